@@ -1,0 +1,121 @@
+"""Every knob, once: read from a TOML file, ``FINGERPRINT_*`` variables and flags, in rising order.
+
+Units stand in the names. A setting that changes a result is part of the digest of every shard that
+depends on it (``matters_to``); one that only changes speed (``workers``, ``memory_gib``) is not.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+WINDOWS_HU: dict[str, tuple[float, float]] = {
+    "full": (-1000.0, 1000.0),  # 7.84 HU per grey level
+    "lung": (-1350.0, 150.0),  # centre -600, width 1500; 5.88 HU per grey level
+}
+
+Orient = Literal["as-is", "flip-x", "flip-y", "turn-90", "turn-180", "turn-270", "transpose", "anti"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """One typed model of every knob; immutable, so a run can be named by its digest."""
+
+    model_config = SettingsConfigDict(env_prefix="FINGERPRINT_", extra="forbid", frozen=True)
+
+    # -- ingest: from files to slices
+    window_hu: tuple[float, float] = Field(
+        WINDOWS_HU["full"], description="HU shown as 0 and as 255; or a name: full, lung"
+    )
+    size_px: Annotated[int, Field(ge=32, le=512, multiple_of=32)] = Field(
+        512, description="side of a stored slice"
+    )
+    require: tuple[Literal["age", "sex"], ...] = Field(
+        (), description="exclude scans that lack these (paper 000 requires both)"
+    )
+    hu: bool = Field(False, description="16-bit images hold Hounsfield units")
+    range: tuple[float, float] | None = Field(
+        None, description="values of float images shown as 0 and as 255"
+    )
+    orient: Orient = Field("as-is", description="turn images that are not scans before storing")
+    participant_from: str | None = Field(
+        None, description="regular expression with one group: participant, from a relative path"
+    )
+    max_rejected_share_real: Share = 0.05
+    max_rejected_share_control: Share = 0.05
+    max_rejected_share_generated: Share = 0.0
+
+    # -- limits of one reader child
+    reader_memory_gib: Annotated[float, Field(gt=0)] = 2.0
+    reader_cpu_s: Annotated[float, Field(gt=0)] = 60.0
+
+    # -- search
+    chunk_slices: Positive = Field(64, description="slices in one stored chunk")
+    block_slices: Positive = Field(256, description="slices multiplied at a time")
+    shard_slices: Positive = Field(4096, description="slices in one unit of search work")
+    band_queries: Positive = Field(512, description="queries in one unit of search work")
+    keep_patients: Positive = Field(32, description="best patients listed for each query")
+
+    # -- statistics
+    q: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="false-discovery rate")
+    sample: Positive | None = Field(None, description="draw this many generated images")
+    seed: int = 20250123
+
+    # -- the machine: no influence on any number
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes; 0: one per core")
+    memory_gib: Annotated[float, Field(gt=0)] = Field(4.0, description="memory of one worker")
+
+    @field_validator("window_hu", mode="before")
+    @classmethod
+    def _named_window(cls, value: Any) -> Any:
+        if isinstance(value, str) and value in WINDOWS_HU:
+            return WINDOWS_HU[value]
+        if isinstance(value, str) and "," in value:
+            return tuple(value.split(","))
+        return value
+
+    @model_validator(mode="after")
+    def _rising(self) -> Settings:
+        for name in ("window_hu", "range"):
+            pair = getattr(self, name)
+            if pair is not None and not pair[0] < pair[1]:
+                raise ValueError(f"{name}: the first value must be below the second, got {pair}")
+        return self
+
+    def max_rejected_share(self, set_name: str) -> float:
+        """Share of inputs of a set that may be rejected before the command exits with 3."""
+        return float(getattr(self, f"max_rejected_share_{set_name}"))
+
+    def matters_to(self, *names: str) -> dict[str, Any]:
+        """Return the named settings as JSON values, for the key of a shard."""
+        return self.model_dump(mode="json", include=set(names))
+
+
+def load(path: Path | None = None, **flags: Any) -> Settings:
+    """Read the settings: defaults, then environment, then the TOML file, then flags that are set.
+
+    Raises
+    ------
+    ValueError
+        One line per bad value: which knob, which rule, which value.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ValueError(f"settings: cannot read {path}: {error}") from error
+    values |= {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        lines = (
+            f"settings: {'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']} (got {e['input']!r})"
+            for e in error.errors()
+        )
+        raise ValueError("; ".join(lines)) from error
