@@ -45,7 +45,6 @@ CODES: dict[str, str] = {
     "no_range": "float values outside [0, 1] and [-1, 1]: give --range lo,hi",
     "shape": "an array that is neither an image nor a stack of images",
     "not_finite": "NaN or infinite values",
-    "not_square": "larger or smaller than the other images of a generated set, or not square",
     "not_listed": "not named in slices.tsv",
 }
 
@@ -67,16 +66,17 @@ class Rejected(Exception):  # noqa: N818 - an outcome that is counted, not a fai
 
 @dataclass(frozen=True)
 class Header:
-    """What the headers of one file say, before any pixel is read. Lives in memory only.
+    """What the headers of one file say, before it is read as pixels. Lives in memory only.
 
     Attributes
     ----------
     kind : str
         ``dicom``, ``nifti`` or ``image``.
     patient : str or None
-        As it stands in the file; replaced by its pseudonym as soon as it reaches the parent.
+        As it stands in the file; replaced by its pseudonym as soon as it reaches the parent. None
+        for images and NIfTI, whose participants come from a table, a pattern or clusters.
     series : str
-        Files with one (patient, series) are one stack of slices.
+        Files with one (patient, series) are one stack of slices. Empty: this file is a stack alone.
     acquisition : str
         Reconstructions of one acquisition share it: they are one scan.
     position_mm : float
@@ -85,18 +85,56 @@ class Header:
         ``M``, ``F`` or ``""``.
     age_y : int
         Whole years, capped at 89; -1 when missing.
+    pixel : str
+        Images only: ``u8``, ``u16`` or ``float``; decides which mapping the whole set needs.
+    low, high : float
+        Images only: smallest and largest value in the file.
+    frames : int
+        Slices in the file.
     flags : tuple of str
         Counted in the report: ``deidentified``, ``burned_in``, ``recognizable_face``.
     """
 
     kind: str
-    patient: str | None
-    series: str
-    acquisition: str
+    patient: str | None = None
+    series: str = ""
+    acquisition: str = ""
     position_mm: float = 0.0
     sex: str = ""
     age_y: int = -1
+    pixel: str = "u8"
+    low: float = 0.0
+    high: float = 255.0
+    frames: int = 1
     flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What turns stored numbers into grey levels: one mapping for a whole set, never per image.
+
+    Attributes
+    ----------
+    window_hu : (lo, hi)
+        HU shown as 0 and 255.
+    size_px : int
+        Side of a stored slice.
+    generated : bool
+        Square images below `size_px` are enlarged (bilinear); otherwise they are centred in air.
+    hu : bool
+        16-bit images hold HU.
+    value_range : (lo, hi) or None
+        Values of float images shown as 0 and 255.
+    orient : str
+        One of the eight of `settings.Orient`; applied to images only.
+    """
+
+    window_hu: tuple[float, float]
+    size_px: int = 512
+    generated: bool = False
+    hu: bool = False
+    value_range: tuple[float, float] | None = None
+    orient: str = "as-is"
 
 
 @dataclass(frozen=True)
@@ -126,3 +164,15 @@ class Scan:
     sex: str = ""
     age_y: int = -1
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What reading one series gives: a scan, or none, and what became of every other file.
+
+    `rejected` and `excluded` map the index of a file to why; a file in neither is in the scan.
+    """
+
+    scan: Scan | None
+    rejected: dict[int, Rejected]
+    excluded: dict[int, str]
