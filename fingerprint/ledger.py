@@ -1,7 +1,7 @@
 """The ledger: a folder of finished shards. What is done is what is in it.
 
     plan    a phase is cut into shards, each named by the digest of all that decides its result
-    work    one shard is computed and its file is written: temporary name, fsync, rename, fsync folder
+    work    one shard is computed and its file is written: temporary name, fsync, rename
     finish  the values are read back in plan order; every missing or damaged shard is named
 
 A shard's file carries its own digest, so "done" means "there and verifies". To resume is to do the
@@ -88,9 +88,14 @@ def shard(
     work: Callable[..., tuple[Values, Counts]],
     *args: Any,
 ) -> Shard:
-    """Name a piece of work by what decides its result: phase, algorithm version, inputs, settings."""
+    """Name a piece of work by what decides its result: phase, version, inputs, settings."""
     key = digest_of({"phase": phase, "version": version, "depends": dict(depends)})
     return Shard(phase, key, work, args)
+
+
+def as_json(value: Any) -> NDArray[np.uint8]:
+    """Return a JSON document as an array, to stand among the values of a shard."""
+    return np.frombuffer(json.dumps(value, separators=(",", ":")).encode(), np.uint8)
 
 
 def path_of(ledger: Path, shard: Shard) -> Path:
@@ -155,10 +160,10 @@ def receipt(path: Path) -> Receipt:
 
 
 def read(path: Path) -> Values:
-    """Verify a shard's file and return its arrays."""
+    """Verify a shard's file and return its arrays, each decoded when it is asked for."""
     _, payload = _open(path)
-    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    arrays: Values = np.load(io.BytesIO(payload), allow_pickle=False)
+    return arrays
 
 
 def _head(key: str, counts: Mapping[str, int], payload: bytes) -> bytes:
@@ -174,7 +179,9 @@ def _open(path: Path) -> tuple[dict[str, Any], bytes]:
     try:
         head = json.loads(line)
         if head["format"] > FORMAT:
-            raise Damaged(f"{path.name}: ledger format {head['format']}; this version reads {FORMAT}")
+            raise Damaged(
+                f"{path.name}: ledger format {head['format']}; this version reads {FORMAT}"
+            )
         sound = line == _head(path.stem, head["counts"], payload)
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{path.name}: unreadable head of a shard") from error

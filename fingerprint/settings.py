@@ -18,7 +18,9 @@ WINDOWS_HU: dict[str, tuple[float, float]] = {
     "lung": (-1350.0, 150.0),  # centre -600, width 1500; 5.88 HU per grey level
 }
 
-Orient = Literal["as-is", "flip-x", "flip-y", "turn-90", "turn-180", "turn-270", "transpose", "anti"]
+Orient = Literal[
+    "as-is", "flip-x", "flip-y", "turn-90", "turn-180", "turn-270", "transpose", "anti"
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -59,6 +61,12 @@ class Settings(BaseSettings):
     block_slices: Positive = Field(256, description="slices multiplied at a time")
     shard_slices: Positive = Field(4096, description="slices in one unit of search work")
     band_queries: Positive = Field(512, description="queries in one unit of search work")
+    capped_slices: Annotated[int, Field(ge=0)] = Field(
+        0, description="slices per patient where patients are compared; 0: what every patient has"
+    )
+    controls: Positive = Field(
+        240, description="control slices drawn from the real set when none are given"
+    )
     keep_patients: Positive = Field(32, description="best patients listed for each query")
 
     # -- statistics

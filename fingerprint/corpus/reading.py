@@ -1,0 +1,267 @@
+"""The two kinds of ingest shard that touch input files: headers, and stacks of slices.
+
+Both run a limited child process and pseudonymise what it says before anything is kept: what a shard
+leaves on disk holds tokens and pseudonyms, never a path, a name or an identifier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fingerprint import ledger
+from fingerprint.corpus import store, tables
+from fingerprint.corpus.books import Book
+from fingerprint.corpus.clusters import clusters
+from fingerprint.corpus.identity import Key, pseudonym, scan_id, token
+from fingerprint.corpus.readers import Reader
+from fingerprint.corpus.scan import Header, ReadOptions, Rejected, Scan, Stack
+from fingerprint.corpus.source import SourceFile, who_of_nifti
+from fingerprint.corpus.window import fit
+from fingerprint.ledger import Counts, Values
+
+MID_PX = 128
+UNKNOWN = tables.Person(sex="", age_y=-1)
+
+
+def survey_files(
+    files: Sequence[SourceFile],
+    people: Mapping[str, tables.Person],
+    key: Key,
+    options: ReadOptions,
+    limits: tuple[float, float],
+) -> tuple[Values, Counts]:
+    """Read the headers of some files; return one pseudonymised row per file."""
+    with Reader(*limits) as reader:
+        answers = reader.headers([f.path for f in files], options)
+    rows = []
+    for file, answer in zip(files, answers, strict=True):
+        if isinstance(answer, Rejected):
+            rows.append(_refused(file, answer))
+        else:
+            rows.append(_surveyed(file, answer[0], people, key))
+    refused = sum("code" in row for row in rows)
+    return {"rows": ledger.as_json(rows)}, {"files": len(rows), "rejected": refused}
+
+
+def _refused(file: SourceFile, why: Rejected) -> dict[str, Any]:
+    return {
+        "token": file.token,
+        "sha256": _sha256(file.path),
+        "code": why.code,
+        "detail": why.detail,
+    }
+
+
+def _surveyed(
+    file: SourceFile, header: Header, people: Mapping[str, tables.Person], key: Key
+) -> dict[str, Any]:
+    who = header.patient or file.participant
+    if who is None and header.kind == "nifti":
+        who = who_of_nifti(file.path)
+    person = people.get(who, UNKNOWN) if who is not None else UNKNOWN
+    participant = pseudonym(key, who) if who is not None else ""
+    scan = header.acquisition or file.scan or file.token
+    return {
+        "token": file.token,
+        "kind": header.kind,
+        "participant": participant,
+        "scan": scan_id(key, f"{who}\n{scan}"),
+        "series": scan_id(key, f"{who}\n{scan}\n{header.series or file.scan or file.token}"),
+        "sex": person.sex or header.sex or file.sex,
+        "age": max(person.age_y, header.age_y, file.age_y),
+        "z_mm": file.z_mm,
+        "pixel": header.pixel if header.kind == "image" else "",
+        "low": header.low,
+        "high": header.high,
+        "frames": header.frames,
+        "flags": ",".join(header.flags),
+    }
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One stack of slices to read: its files and what is known of it."""
+
+    series: str
+    scan: str
+    participant: str
+    kind: str
+    sex: str
+    age: int
+    frames: int
+    files: tuple[SourceFile, ...]
+    z_mm: tuple[float, ...]
+
+    def depends(self) -> list[Any]:
+        """What decides the result of reading it, without a path."""
+        files = [(f.token, f.size, f.mtime_ns) for f in self.files]
+        z = [None if np.isnan(v) else v for v in self.z_mm]
+        return [self.series, self.scan, self.participant, self.sex, self.age, files, z]
+
+
+def units_of(book: Book, files: Sequence[SourceFile]) -> list[Unit]:
+    """Group the readable files into stacks, in the order (participant, scan, series)."""
+    where = {f.token: f for f in files}
+    rows = book.readable.sort_values(["participant", "scan", "series", "z_mm", "token"])
+    units = []
+    for series, group in rows.groupby("series", sort=False):
+        first = group.iloc[0]
+        units.append(
+            Unit(
+                series=str(series),
+                scan=first["scan"],
+                participant=first["participant"],
+                kind=first["kind"],
+                sex=first["sex"],
+                age=int(group["age"].max()),
+                frames=int(group["frames"].sum()),
+                files=tuple(where[t] for t in group["token"]),
+                z_mm=tuple(group["z_mm"]),
+            )
+        )
+    return units
+
+
+def read_units(
+    units: Sequence[Unit], options: ReadOptions, key: Key, limits: tuple[float, float]
+) -> tuple[Values, Counts]:
+    """Read stacks of slices: compressed pixels, a row per slice, an outcome per file."""
+    values: dict[str, NDArray[Any]] = {}
+    slices: list[dict[str, Any]] = []
+    series: list[dict[str, Any]] = []
+    files: list[dict[str, Any]] = []
+    mids = []
+    with Reader(*limits) as reader:
+        for i, unit in enumerate(units):
+            stack = reader.read([f.path for f in unit.files], unit.kind, options)
+            hashes = [_sha256(f.path) for f in unit.files]
+            files += _outcomes(unit, stack, hashes)
+            if stack.scan is None or not len(stack.scan.pixels):
+                continue
+            member = f"p{i}"
+            packed = store.BLOSC.encode(np.ascontiguousarray(stack.scan.pixels))
+            values[member] = np.frombuffer(bytes(packed), np.uint8)
+            slices += _slice_rows(unit, stack.scan, member, key)
+            series.append(_series_row(unit, stack.scan, hashes))
+            if not unit.participant and not options.generated:
+                mids.append(_mid(stack.scan.pixels))
+    values["mids"] = np.concatenate(mids) if mids else np.zeros((0, 1, 1), np.uint8)
+    values["rows"] = ledger.as_json({"files": files, "slices": slices, "series": series})
+    return values, {"slices": len(slices), "files": len(files)}
+
+
+def _outcomes(unit: Unit, stack: Stack, hashes: Sequence[str]) -> list[dict[str, Any]]:
+    rows = []
+    for i, (file, digest) in enumerate(zip(unit.files, hashes, strict=True)):
+        why = stack.rejected.get(i)
+        rows.append(
+            {
+                "token": file.token,
+                "sha256": digest,
+                "code": why.code if why else "",
+                "detail": why.detail if why else "",
+                "reason": stack.excluded.get(i, ""),
+            }
+        )
+    return rows
+
+
+def _slice_rows(unit: Unit, scan: Scan, member: str, key: Key) -> list[dict[str, Any]]:
+    flat = scan.pixels.reshape(len(scan.pixels), -1).astype(np.int64)
+    sums, squares = flat.sum(1), np.einsum("ij,ij->i", flat, flat)
+    frames = np.bincount(scan.source, minlength=len(unit.files))
+    seen = np.zeros(len(unit.files), np.int64)
+    rows = []
+    for i, image in enumerate(scan.pixels):
+        source = int(scan.source[i])
+        name = unit.files[source].token
+        if frames[source] > 1:
+            name = token(key, f"{name}#{seen[source]}")
+        seen[source] += 1
+        z = unit.z_mm[source]
+        rows.append(
+            {
+                "participant": unit.participant,
+                "scan": unit.scan,
+                "series": unit.series,
+                "z_mm": float(scan.z_mm[i] if np.isnan(z) else z),
+                "sex": unit.sex,
+                "age": unit.age,
+                "region": "",
+                "sum": int(sums[i]),
+                "sum_of_squares": int(squares[i]),
+                "native_px": scan.native_px,
+                "token": name,
+                "digest": hashlib.sha256(image.tobytes()).hexdigest(),
+                "member": member,
+                "index": i,
+            }
+        )
+    return rows
+
+
+def _series_row(unit: Unit, scan: Scan, hashes: Sequence[str]) -> dict[str, Any]:
+    z, y, x = (float(v) for v in scan.spacing_mm)
+    return {
+        "series": unit.series,
+        "scan": unit.scan,
+        "participant": unit.participant,
+        "n_slices": len(scan.pixels),
+        "spacing_z_mm": z,
+        "spacing_y_mm": y,
+        "spacing_x_mm": x,
+        "origin_y_mm": float(scan.origin_mm[0]),
+        "origin_x_mm": float(scan.origin_mm[1]),
+        "sex": unit.sex,
+        "age": unit.age,
+        "native_px": scan.native_px,
+        "source_digest": ledger.digest_of(sorted(hashes)),
+        "notes": "; ".join(scan.notes),
+    }
+
+
+def _mid(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return fit(pixels, min(MID_PX, pixels.shape[-1]), 0)[0]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def mids_of(value: Values) -> NDArray[np.uint8]:
+    """Return the small images of a shard's slices whose participant is unknown."""
+    mids = np.asarray(value["mids"], np.uint8)
+    return mids
+
+
+def order(slices: pd.DataFrame, mids: NDArray[np.uint8], set_name: str) -> pd.DataFrame:
+    """Put slices in stored order; near-duplicate clusters stand in for unknown participants.
+
+    Parameters
+    ----------
+    slices : DataFrame
+        One row per slice, as read.
+    mids : uint8, shape (m, h, w)
+        Small images of the slices without a participant, in the order of `slices`.
+    set_name : str
+        Generated images belong to nobody and are not clustered.
+    """
+    unknown = np.flatnonzero(slices["participant"] == "")
+    if set_name != "generated" and len(unknown):
+        labels = clusters(mids)
+        tokens = slices["token"].to_numpy(object)[unknown]
+        least = pd.Series(tokens).groupby(labels).transform("min")
+        participant = slices["participant"].to_numpy(object)
+        participant[unknown] = "C" + least.to_numpy(object)
+        slices = slices.assign(participant=participant)
+    keys = ["participant", "scan", "series", "z_mm", "token"]
+    return slices.sort_values(keys, kind="stable").reset_index(drop=True)

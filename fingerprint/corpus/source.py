@@ -1,0 +1,159 @@
+"""What is in the source folders: every file with its token, and what the tables say of it.
+
+Paths live here and in the memory of a reader, nowhere else; everything that is stored speaks of a
+file by its token, the keyed hash of its path relative to the source.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fingerprint.corpus import tables
+from fingerprint.corpus.identity import Key, token
+from fingerprint.corpus.scan import Rejected
+
+# files that belong to a dataset and hold no image: excluded, listed, never an error
+NOT_DATA = {
+    "participants.tsv",
+    "participants.json",
+    "slices.tsv",
+    "dataset_description.json",
+    "dicomdir",
+    "sha256sums",
+    "readme",
+    "readme.md",
+    "readme.txt",
+    "license",
+    "license.txt",
+    "changes",
+    "truth.tsv",
+}
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One input file: where it is, which bytes, and what the tables say of it.
+
+    `participant` and `scan` are as the user wrote them (or None): in memory only.
+    """
+
+    path: Path
+    token: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    participant: str | None = None
+    scan: str | None = None
+    z_mm: float | None = None
+    sex: str = ""
+    age_y: int = -1
+    code: str = ""
+    reason: str = ""
+
+
+def walk(
+    sources: Sequence[Path],
+    key: Key,
+    *,
+    participant_from: str | None = None,
+    slices: Path | None = None,
+    skip: Path | None = None,
+) -> list[SourceFile]:
+    """List every file below the sources, in the order of their tokens.
+
+    Links and files that a table does not name come with a rejection `code`; files that are not data
+    with a `reason` for their exclusion. Links are never followed.
+
+    Raises
+    ------
+    ValueError
+        A source that does not exist or holds no file; two files with one relative path.
+    """
+    found: dict[str, SourceFile] = {}
+    for source in sources:
+        if not source.exists():
+            raise ValueError(f"source: {source} does not exist")
+        listed = _table(source, slices)
+        for path in _files(source, skip):
+            name = path.relative_to(source).as_posix() if path != source else path.name
+            file = _describe(path, name, token(key, name), listed, participant_from)
+            if file.token in found:
+                raise ValueError(
+                    f"source: {path} and {found[file.token].path} share a relative path"
+                )
+            found[file.token] = file
+    if not found:
+        raise ValueError(f"source: no file in {', '.join(map(str, sources))}")
+    return [found[name] for name in sorted(found)]
+
+
+def _table(source: Path, given: Path | None) -> dict[str, tables.SliceRow] | None:
+    beside = source / "slices.tsv"
+    path = given or (beside if source.is_dir() and beside.exists() else None)
+    return tables.read_slices(path) if path else None
+
+
+def _files(source: Path, skip: Path | None) -> Iterator[Path]:
+    if not source.is_dir():
+        yield source
+        return
+
+    def fail(error: OSError) -> None:
+        raise ValueError(f"source: cannot list {error.filename}: {error.strerror}")
+
+    avoid = skip.resolve() if skip else None
+    for folder, folders, files in os.walk(source, onerror=fail):
+        here = Path(folder)
+        links = [name for name in folders if (here / name).is_symlink()]
+        folders[:] = [
+            name for name in folders if name not in links and (here / name).resolve() != avoid
+        ]
+        yield from (here / name for name in sorted(files + links))
+
+
+def _describe(
+    path: Path,
+    name: str,
+    its_token: str,
+    listed: dict[str, tables.SliceRow] | None,
+    participant_from: str | None,
+) -> SourceFile:
+    stat = path.lstat()
+    file = SourceFile(path, its_token, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    lower = path.name.lower()
+    if path.is_symlink():
+        return replace(file, code="hostile_name")
+    if lower in NOT_DATA or lower.startswith("."):
+        return replace(file, reason="not_data")
+    if not path.is_file():
+        return replace(file, code="unreadable")
+    if listed is not None:
+        row = listed.get(name)
+        if row is None:
+            return replace(file, code="not_listed")
+        return replace(
+            file,
+            participant=row.participant,
+            scan=row.scan,
+            z_mm=row.z_mm,
+            sex=row.sex,
+            age_y=row.age_y,
+        )
+    if participant_from:
+        try:
+            return replace(file, participant=tables.participant_from(participant_from, name))
+        except Rejected as rejected:
+            return replace(file, code=rejected.code)
+    return file
+
+
+def who_of_nifti(path: Path) -> str:
+    """Whose NIfTI file it is: the ``sub-*`` folder of a BIDS-like tree, else the name's stem."""
+    for part in reversed(path.parts[:-1]):
+        if part.startswith("sub-"):
+            return part
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    return stem.split("_")[0] if stem.startswith("sub-") else stem

@@ -1,0 +1,208 @@
+"""One audit as it lies on disk: its inputs, its settings, how far it is.
+
+OUT holds one run. The run is named by the digest of its inputs and of the settings that decide a
+result: the same inputs and settings resume, others are an error that names what differs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fingerprint import ledger
+from fingerprint.corpus import store
+from fingerprint.settings import Settings
+
+FORMAT = (1, 0)
+DECIDES = ("capped_slices", "controls", "keep_patients", "q", "sample", "seed")
+PACKAGES = (
+    "fingerprint",
+    "numpy",
+    "torch",
+    "zarr",
+    "numcodecs",
+    "xarray",
+    "pandas",
+    "pydicom",
+    "nibabel",
+    "dask",
+    "prefect",
+)
+
+
+@dataclass(frozen=True)
+class AuditJob:
+    """Which corpora are compared, with which settings, into which folder. Made by `audit_job`."""
+
+    out: Path
+    real: Path
+    generated: Path
+    controls: Path | None
+    settings: Settings
+
+    @property
+    def ledger(self) -> Path:
+        """The folder of finished shards."""
+        return self.out / "ledger"
+
+    @cached_property
+    def corpora(self) -> dict[str, store.Corpus]:
+        """The opened corpora by role; ``controls`` only if there is one."""
+        paths = {"real": self.real, "generated": self.generated, "controls": self.controls}
+        return {role: store.open_corpus(path) for role, path in paths.items() if path}
+
+    @property
+    def itself(self) -> bool:
+        """Whether a corpus is audited against itself."""
+        return self.corpora["real"].digest == self.corpora["generated"].digest
+
+    def read(self) -> dict[str, Any]:
+        """Return ``run.json``."""
+        return read_run(self.out)
+
+    def update(self, **changes: Any) -> None:
+        """Change ``run.json`` in one rename."""
+        write_json(self.out / "run.json", self.read() | changes)
+
+    def record(self, phase: str, planned: int, done: int) -> None:
+        """Note how many shards of a phase there are and how many are finished."""
+        phases = self.read()["phases"] | {phase: {"planned": planned, "done": done}}
+        self.update(phases=phases)
+
+
+def audit_job(
+    real: Path, generated: Path, controls: Path | None, out: Path, settings: Settings
+) -> AuditJob:
+    """Open or create the run in `out`.
+
+    Raises
+    ------
+    ValueError
+        Corpora that cannot be compared (two keys, two sizes), or another run in `out`.
+    ledger.Damaged
+        A corpus or ``run.json`` is not what was written.
+    """
+    job = AuditJob(Path(out), Path(real), Path(generated), controls and Path(controls), settings)
+    _comparable(job.corpora)
+    fresh = _document(job)
+    job.out.mkdir(parents=True, exist_ok=True)
+    os.chmod(job.out, 0o700)
+    if (job.out / "run.json").exists():
+        _same_run(read_run(job.out), fresh, job.out)
+        job.update(status="running")
+    else:
+        write_json(job.out / "run.json", fresh)
+    ledger.clean(job.ledger)
+    return job
+
+
+def _comparable(corpora: Mapping[str, store.Corpus]) -> None:
+    first = corpora["real"]
+    for role, corpus in corpora.items():
+        for what in ("key_id", "size_px"):
+            mine, theirs = getattr(first, what), getattr(corpus, what)
+            if mine != theirs:
+                raise ValueError(
+                    f"{role}: {what} is {theirs}, of the real corpus {mine}; "
+                    f"ingest both with the same {'key' if what == 'key_id' else 'settings'}"
+                )
+        if corpus.n == 0:
+            raise ValueError(f"{role}: {corpus.path} holds no slice")
+
+
+def _document(job: AuditJob) -> dict[str, Any]:
+    inputs = {role: _input(job.out, corpus) for role, corpus in job.corpora.items()}
+    decides = job.settings.matters_to(*DECIDES)
+    digests = {role: corpus.digest for role, corpus in job.corpora.items()}
+    return {
+        "format": list(FORMAT),
+        "run": ledger.digest_of({"inputs": digests, "settings": decides}),
+        "status": "running",
+        "settings": job.settings.model_dump(mode="json"),
+        "inputs": inputs | {"controls": inputs.get("controls")},
+        "versions": _versions(),
+        "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
+        "seeds": {"seed": job.settings.seed},
+        "started": now(),
+        "ended": None,
+        "notes": [],
+        "phases": {},
+    }
+
+
+def _input(out: Path, corpus: store.Corpus) -> dict[str, Any]:
+    path = corpus.path.resolve()
+    inside = path.is_relative_to(out.resolve())
+    return {
+        "digest": corpus.digest,
+        "path": path.relative_to(out.resolve()).as_posix() if inside else str(path),
+        "key_id": corpus.key_id,
+        "n": corpus.n,
+        "patients": corpus.summary["participants"],
+    }
+
+
+def _same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
+    if old["run"] == new["run"]:
+        return
+    differs = [
+        f"{role} corpus"
+        for role in new["inputs"]
+        if (old["inputs"][role] or {}).get("digest") != (new["inputs"][role] or {}).get("digest")
+    ]
+    differs += [name for name in DECIDES if old["settings"].get(name) != new["settings"][name]]
+    raise ValueError(f"out: {out} holds another run ({', '.join(differs)} differ); choose another")
+
+
+def read_run(out: Path) -> dict[str, Any]:
+    """Read ``run.json`` of a run folder.
+
+    Raises
+    ------
+    ValueError, ledger.Damaged
+        There is none, or it was made by a newer version; or it is not readable.
+    """
+    try:
+        document = json.loads((out / "run.json").read_bytes())
+        major = document["format"][0]
+    except FileNotFoundError as error:
+        raise ValueError(f"{out}: not a run (no run.json); make one with audit") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ledger.Damaged(f"{out.name}: run.json is not readable") from error
+    if major > FORMAT[0]:
+        raise ValueError(f"{out}: run format {major}; install fingerprint >= {major}.0")
+    return dict(document)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document in one rename."""
+    with ledger.replacing(path) as out:
+        out.write(json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n")
+
+
+def corpus_path(out: Path, stored: str) -> Path:
+    """Return where a corpus named in ``run.json`` lies."""
+    return out / stored
+
+
+def now() -> str:
+    """Return the time, UTC, in whole seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

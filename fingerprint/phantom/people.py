@@ -1,0 +1,151 @@
+"""Who a synthetic patient is: a build, a sex, an age, and identifiers that must never leak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Position = Literal["HFS", "FFS", "HFP", "FFP"]
+REGIONS = ("c1", "c2", "c3")  # upper liver, heart, shoulders; "" lies between them
+
+
+@dataclass(frozen=True)
+class Build:
+    """What makes one body differ from the next; lengths in mm, HU where the name says so."""
+
+    sex: str
+    age: int
+    width: float
+    depth: float
+    fat: float
+    breast: float
+    field: float
+    shift: tuple[float, float]
+    roll_deg: float
+    heart: tuple[float, float, float]
+    heart_turn_deg: float
+    arch: float
+    dome: tuple[float, float]
+    shoulders: float
+    blood_hu: float
+    noise_hu: float
+    table: float
+    rib_phase: float
+    range_mm: tuple[float, float]
+    lobes: NDArray[np.float64]
+    nodules: int
+    position: Position
+    padded: bool
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One synthetic scan in the canonical orientation of `fingerprint.corpus.scan`.
+
+    Attributes
+    ----------
+    hu : int16, shape (z, y, x)
+        z towards the head, y towards the back, x towards the patient's left. A few patients have a
+        padding circle of -2000.
+    z_mm : float64, shape (z,), rising
+    spacing_mm : (z, y, x)
+    origin_mm : (y, x) of the centre of pixel (0, 0), LPS
+    region : tuple of str, one per slice
+        ``c1`` upper liver, ``c2`` heart, ``c3`` shoulders, ``""`` between them.
+    patient_id, name, birth_date, accession
+        Made up. They stand in the files that are written, so that a test can search every output
+        for them.
+    """
+
+    number: int
+    seed: int
+    hu: NDArray[np.int16]
+    z_mm: NDArray[np.float64]
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float]
+    sex: str
+    age: int
+    region: tuple[str, ...]
+    position: Position
+    padded: bool
+    nodules: int
+    patient_id: str
+    name: str
+    birth_date: str
+    accession: str
+
+    @property
+    def identifiers(self) -> tuple[str, ...]:
+        """Every planted string that must appear in no output."""
+        return (self.patient_id, self.name, self.birth_date, self.accession)
+
+
+def build(number: int, seed: int) -> Build:
+    """Draw the body of patient `number`; the same arguments give the same body."""
+    rng = np.random.default_rng([seed, number, 1])
+    female = bool(rng.random() < 0.5)
+    fat = float(np.clip(rng.lognormal(2.75 if female else 2.6, 0.42), 6, 38))
+    width = float((0.93 if female else 1.03) * np.exp(0.055 * rng.standard_normal()))
+    depth = float((0.94 if female else 1.02) * np.exp(0.075 * rng.standard_normal()))
+    across = 2 * (168 * width + fat)
+    return Build(
+        sex="F" if female else "M",
+        age=int(rng.integers(20, 86)),
+        width=width,
+        depth=depth,
+        fat=fat,
+        breast=float(rng.uniform(12, 42)) if female else 0.0,
+        field=float(np.clip(across * rng.uniform(1.02, 1.2), 300, 500)),
+        shift=(float(rng.normal(0, 9)), float(rng.normal(0, 6))),
+        roll_deg=float(rng.normal(0, 2.5)),
+        heart=(float(rng.normal(1, 0.09)), float(rng.normal(0, 5)), float(rng.normal(0, 8))),
+        heart_turn_deg=float(rng.normal(0, 8)),
+        arch=float(rng.normal(168, 6)),
+        dome=(float(rng.normal(54, 8)), float(rng.normal(40, 8))),
+        shoulders=float(rng.normal(1, 0.05)),
+        blood_hu=float(rng.uniform(130, 260) if rng.random() < 0.5 else 42),
+        noise_hu=float(rng.uniform(9, 22)),
+        table=float(rng.uniform(2, 9)),
+        rib_phase=float(rng.random()),
+        range_mm=(float(rng.normal(8, 4)), float(rng.normal(221, 3))),
+        lobes=rng.normal(0, 1, (6, 4)),
+        nodules=int(rng.integers(1, 4)) if rng.random() < 0.3 else 0,
+        position=rng.choice(["HFS", "HFS", "HFS", "HFS", "HFS", "FFS", "FFS", "HFP", "FFP"]),
+        padded=bool(rng.random() < 0.15),
+    )
+
+
+def levels(body: Build, n_slices: int) -> NDArray[np.float64]:
+    """Height in the body of every slice, mm above the lower edge of the lungs, rising.
+
+    The scan always reaches from the upper liver to the shoulders, whatever the number of slices.
+    """
+    return np.linspace(*body.range_mm, n_slices)
+
+
+def regions(body: Build, n_slices: int) -> tuple[str, ...]:
+    """Ground truth of the three classes of paper 000, each with at least one slice."""
+    a = levels(body, n_slices)
+    reach = max(18.0, float(a[1] - a[0]) / 2 + 1e-9)
+    heart = 78 + body.heart[2]
+    found = np.full(n_slices, "", dtype="<U2")
+    found[np.abs(a - heart) <= reach] = "c2"
+    found[(a <= max(34.0, a[0])) & (found == "")] = "c1"
+    found[(a >= min(192.0, a[-1])) & (found == "")] = "c3"
+    return tuple(str(name) for name in found)
+
+
+def identity(number: int, seed: int, body: Build) -> tuple[str, str, str, str]:
+    """Return the made-up patient id, name, birth date and accession number."""
+    rng = np.random.default_rng([seed, number, 2])
+    first = rng.choice(["Ada", "Bela", "Cyra", "Dario", "Enno", "Fenja", "Goro", "Hedda"])
+    born = f"{2019 - body.age}{rng.integers(1, 13):02d}{rng.integers(1, 29):02d}"
+    return (
+        f"PHANTOM-{number:04d}",
+        f"Leakwitness{number:04d}^{first}",
+        born,
+        f"ACC{rng.integers(10**8, 10**9)}",
+    )

@@ -1,0 +1,193 @@
+"""The phases of every long command, in order: read this page for the method.
+
+INGEST   survey -> read -> write -> seal          files to a sealed corpus
+AUDIT    check  -> search -> match -> stats -> report
+
+A phase is cut into shards (`plan`), the shards are worked off anywhere (`ledger.work`), and their
+values are put together (`finish`). `run_phase` is that, and all that; `flows/` sends the shards to a
+cluster and tells Prefect about it, `fingerprint.audit` does them one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from fingerprint import ledger
+from fingerprint.corpus import ingest, orientation
+from fingerprint.job import AuditJob, now, write_json
+from fingerprint.ledger import Execute, Phase, Shard, Values
+from fingerprint.measure import findings
+from fingerprint.report import build
+from fingerprint.search import correlation, matches, raw
+from fingerprint.search.raw import QuerySet
+
+Watch = Callable[[str, int, int], None]
+"""Told (phase, shards done, shards planned) after every shard, and once before the first."""
+
+SAMPLE = 64  # slices of each set that are compared before the search
+
+
+class Job(Protocol):
+    """What the phases of one command share."""
+
+    @property
+    def ledger(self) -> Path:
+        """The folder of finished shards."""
+
+    def record(self, phase: str, planned: int, done: int) -> None:
+        """Note how far a phase is."""
+
+
+def run_phase(phase: Phase, job: Job, execute: Execute, watch: Watch) -> None:
+    """Plan, work, finish.
+
+    Raises
+    ------
+    ledger.Incomplete
+        Naming every shard that could not be done.
+    """
+    shards = phase.plan(job)
+    watch(phase.name, 0, len(shards))
+    for done, _ in enumerate(execute(job.ledger, shards), 1):
+        watch(phase.name, done, len(shards))
+    finished = sum(ledger.is_done(job.ledger, s) for s in shards)
+    job.record(phase.name, len(shards), finished)
+    phase.finish(job, ledger.finish(job.ledger, shards))
+
+
+# -- check: could these sets be compared at all?
+
+
+def _finish_check(job: AuditJob, values: Iterator[Values]) -> None:
+    del values
+    real, generated = job.corpora["real"], job.corpora["generated"]
+    if not job.itself:
+        _refuse_leaks(job)
+    few, many = _sample(generated, SAMPLE), _sample(real, 4 * SAMPLE)
+    fit = orientation.best_orientation(few, many)
+    if fit.decided and fit.best != "as-is":
+        raise ValueError(
+            f"generated: these images fit the real ones better as {fit.best}; "
+            f"ingest them with --orient {fit.best} (or --orient as-is to keep them)"
+        )
+    windows = orientation.same_window(few, many)
+    job.update(notes=[] if windows.same else [windows.note])
+
+
+def _sample(corpus: correlation.Corpus, n: int) -> correlation.NDArray:
+    step = max(1, corpus.n // n)
+    return corpus.at(range(0, corpus.n, step)[:n])
+
+
+def _refuse_leaks(job: AuditJob) -> None:
+    """A control that is a real slice is no control: the null would be made of copies."""
+    controls = job.corpora.get("controls")
+    if controls is None:
+        return
+    shared = set(job.corpora["real"].label("digest")) & set(controls.label("digest"))
+    if shared:
+        raise ValueError(
+            f"controls: {len(shared)} slices are in the real corpus too "
+            f"(digest {min(shared)[:12]}, ...); controls must be of other patients"
+        )
+
+
+# -- search: every query x every real slice
+
+
+def _search(job: AuditJob) -> tuple[list[QuerySet], raw.Reference, list[str]]:
+    s, real, generated = job.settings, job.corpora["real"], job.corpora["generated"]
+    reference, who = correlation.reference(real, s.capped_slices)
+    patients = [str(p) for p in who]
+    drawn = s.sample or generated.n
+    sets = [
+        correlation.sampled_queries(
+            "generated", generated, patients, drawn, s.seed, leave_out=job.itself
+        )
+    ]
+    if "controls" in job.corpora:
+        controls = job.corpora["controls"]
+        sets.append(correlation.all_queries("control", controls, patients, leave_out=True))
+    elif not job.itself and len(patients) > 1:
+        sets.append(correlation.drawn_controls(real, patients, s.controls, s.seed))
+    return sets, reference, patients
+
+
+def _plan_search(job: AuditJob) -> list[Shard]:
+    sets, reference, _ = _search(job)
+    s = job.settings
+    return raw.plan(
+        sets, reference, band=s.band_queries, shard=s.shard_slices, block=s.block_slices
+    )
+
+
+def _finish_search(job: AuditJob, values: Iterator[Values]) -> None:
+    sets, reference, patients = _search(job)
+    s = job.settings
+    r, at, counts = raw.fold(sets, reference, values, band=s.band_queries, shard=s.shard_slices)
+    correlation.save(
+        job.out / "correlation.zarr",
+        r,
+        at,
+        counts,
+        queries=correlation.names_of(sets),
+        sets=[q.name for q in sets for _ in range(len(q))],
+        patients=patients,
+        excluded={
+            "queries": correlation.constant(sets),
+            "slices": int(correlation.is_constant(job.corpora["real"]).sum()),
+        },
+    )
+
+
+# -- match: the best patients of every query
+
+
+def _finish_match(job: AuditJob, values: Iterator[Values]) -> None:
+    del values
+    sets, _, _ = _search(job)
+    rows = matches.matches(
+        correlation.load(job.out / "correlation.zarr"),
+        correlation.digests_of(sets),
+        job.corpora["real"],
+        job.settings.keep_patients,
+    )
+    matches.save(rows, job.out / "matches.parquet")
+
+
+# -- stats and report
+
+
+def _finish_stats(job: AuditJob, values: Iterator[Values]) -> None:
+    del values
+    found = findings.collect(
+        correlation.load(job.out / "correlation.zarr"),
+        matches.load(job.out / "matches.parquet"),
+        job.read(),
+        {role: corpus.summary for role, corpus in job.corpora.items()},
+    )
+    write_json(job.out / "findings.json", found)
+
+
+def _finish_report(job: AuditJob, values: Iterator[Values]) -> None:
+    del values
+    job.update(status="complete", ended=now())
+    build.build(job.out)
+
+
+def _nothing(job: AuditJob) -> list[Shard]:
+    """Return no shard: the step is done where the values are put together."""
+    del job
+    return []
+
+
+INGEST = (ingest.SURVEY, ingest.READ, ingest.WRITE, ingest.SEAL)
+AUDIT = (
+    Phase("check", "Compare orientation and windows of the sets", 1, _nothing, _finish_check),
+    Phase("search", "Every query against every slice", 1, _plan_search, _finish_search, True),
+    Phase("match", "List the best patients of every query", 1, _nothing, _finish_match),
+    Phase("stats", "Put the numbers together", 1, _nothing, _finish_stats),
+    Phase("report", "Write the report", 1, _nothing, _finish_report),
+)

@@ -1,0 +1,184 @@
+"""An audit as a plain loop, and a finished run as an object.
+
+    from fingerprint import audit, open_run
+    run = audit("ct/", "generated/", out="audit/")
+    run.findings["identical.images"], run.matches, run.correlation
+
+No Prefect and no Dask: the same phases as on a cluster, one shard after the other, the same files
+and the same digest.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from fingerprint import ledger, phases
+from fingerprint.corpus import identity, ingest, store
+from fingerprint.job import AuditJob, audit_job, read_run
+from fingerprint.measure import findings
+from fingerprint.report import build
+from fingerprint.search import correlation, matches
+from fingerprint.settings import Settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an audit left in its folder."""
+
+    out: Path
+
+    @property
+    def matches(self) -> pd.DataFrame:
+        """One row per match: the best patients of each query, with every score."""
+        return matches.load(self.out / "matches.parquet")
+
+    @property
+    def correlation(self) -> xr.Dataset:
+        """The query x patient matrix."""
+        return correlation.load(self.out / "correlation.zarr")
+
+    @property
+    def findings(self) -> dict[str, Any]:
+        """Every number of the report, flat."""
+        return dict(json.loads((self.out / "findings.json").read_bytes()))
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.out / "report.html"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every phase is done."""
+        return bool(read_run(self.out)["status"] == "complete")
+
+    @property
+    def exit_code(self) -> int:
+        """Return 10 if copies were found, 0 if none, 4 if the run is not complete."""
+        return findings.exit_code(self.findings) if self.complete else 4
+
+    def _repr_html_(self) -> str:
+        path = html.escape(self.report.resolve().as_uri())
+        images = self.findings.get("identical.images") if self.complete else None
+        state = "not complete" if images is None else f"{images} identical images"
+        return f'<p><b>Audit</b>: {state}. <a href="{path}">Open the report</a></p>'
+
+
+def open_run(out: Path | str) -> Run:
+    """Open a run folder.
+
+    Raises
+    ------
+    ValueError
+        It holds no run.
+    """
+    read_run(Path(out))
+    return Run(Path(out))
+
+
+def silent(phase: str, done: int, planned: int) -> None:
+    """Watch nothing."""
+
+
+Ingest = Callable[[ingest.IngestJob], None]
+
+
+def corpus_for(
+    source: Path | str, role: str, out: Path, settings: Settings, key_file: Path | None, run: Ingest
+) -> Path:
+    """Return `source` if it is a corpus, else ingest it into ``OUT/corpora`` and return that.
+
+    Parameters
+    ----------
+    role : str
+        ``real``, ``generated`` or ``control``: position on the command line decides it.
+    run : callable
+        Runs the phases of an ingest: a plain loop, or a flow.
+    """
+    source = Path(source)
+    if store.is_corpus(source):
+        return source
+    key = identity.load_key(key_file, create=True)
+    out.mkdir(parents=True, exist_ok=True)
+    os.chmod(out, 0o700)
+    path = out / "corpora" / role
+    run(ingest.ingest_job([source], path, set_name=role, settings=settings, key=key))
+    return path
+
+
+def run_ingest(
+    job: ingest.IngestJob,
+    execute: ledger.Execute = ledger.in_this_process,
+    watch: phases.Watch = silent,
+) -> None:
+    """Run the phases of an ingest; nothing is written if there is nothing new."""
+    if job.sealed is not None and not job.files:
+        return
+    for phase in phases.INGEST:
+        phases.run_phase(phase, job, execute, watch)
+
+
+def run_audit(
+    job: AuditJob,
+    execute: ledger.Execute = ledger.in_this_process,
+    watch: phases.Watch = silent,
+) -> Run:
+    """Run the phases of an audit; a report is left even when a phase fails."""
+    try:
+        for phase in phases.AUDIT:
+            phases.run_phase(phase, job, execute, watch)
+    except BaseException:
+        job.update(status="incomplete")
+        build.build(job.out)
+        raise
+    return Run(job.out)
+
+
+def audit(
+    real: Path | str,
+    generated: Path | str,
+    controls: Path | str | None = None,
+    *,
+    out: Path | str,
+    settings: Settings | None = None,
+    key_file: Path | None = None,
+) -> Run:
+    """Does any generated image show one of the real patients?
+
+    Parameters
+    ----------
+    real, generated, controls : path
+        Corpora, or folders of files, which are ingested under ``OUT/corpora`` first.
+    out : path
+        The folder of the run; the same call again resumes or does nothing.
+    settings : Settings, optional
+    key_file : path, optional
+        Key of the pseudonyms; by default the one in the user's data folder.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError, ledger.Incomplete, ledger.Damaged
+        Input that cannot be used; shards that could not be done; stored bytes that changed.
+    """
+    s = settings or Settings()
+    roles = {"real": real, "generated": generated, "control": controls}
+    paths = {
+        role: corpus_for(source, role, Path(out), s, key_file, run_ingest)
+        for role, source in roles.items()
+        if source is not None
+    }
+    job = audit_job(paths["real"], paths["generated"], paths.get("control"), Path(out), s)
+    return run_audit(job)

@@ -1,0 +1,193 @@
+"""The raw search: every query against every slice, best r per patient, in resumable tiles.
+
+One tile is one shard: its queries are held in memory as int8, its slices stream by in blocks as the
+stored bytes. What a tile leaves is small: the best per patient it met, and the histogram of all r.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fingerprint import ledger
+from fingerprint.corpus import store
+from fingerprint.ledger import Counts, Values
+from fingerprint.search.best import BINS, Best, best_of, histogram
+from fingerprint.search.correlate import Pixels, correlate, queries_from, slices_from
+from fingerprint.search.tiling import Tile, tiles
+
+SLICES = ("all", "capped")
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class QuerySet:
+    """Queries of one kind: which slices of which corpus, and which patient each leaves out.
+
+    Attributes
+    ----------
+    name : str
+        ``generated`` or ``control``.
+    corpus : Path
+    digest : str
+        Of that corpus.
+    indices : int64, shape (q,)
+        Slices of the corpus that are queries, in order.
+    own : int64, shape (q,)
+        Index of the patient whose slices a query is not compared with; -1: none.
+    """
+
+    name: str
+    corpus: Path
+    digest: str
+    indices: NDArray[np.int64]
+    own: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is searched: a corpus, the patient of each of its slices, and the capped choice."""
+
+    corpus: Path
+    digest: str
+    chunk: int
+    patients: NDArray[np.int64]
+    capped: NDArray[np.bool_]
+
+
+def plan(
+    sets: Sequence[QuerySet], reference: Reference, *, band: int, shard: int, block: int
+) -> list[ledger.Shard]:
+    """Cut the search of all query sets into shards."""
+    return [
+        _shard(queries, reference, tile, block)
+        for queries in sets
+        for tile in tiles(
+            len(queries), len(reference.patients), band=band, shard=shard, chunk=reference.chunk
+        )
+    ]
+
+
+def _shard(queries: QuerySet, reference: Reference, tile: Tile, block: int) -> ledger.Shard:
+    rows, columns = slice(tile.q0, tile.q1), slice(tile.s0, tile.s1)
+    part = QuerySet(
+        queries.name, queries.corpus, queries.digest, queries.indices[rows], queries.own[rows]
+    )
+    patients, chosen = reference.patients[columns], reference.capped[columns]
+    depends = {
+        "queries": [queries.digest, part.indices.tolist(), part.own.tolist()],
+        "slices": [reference.digest, tile.s0, tile.s1, patients.tolist()],
+        "capped": np.flatnonzero(chosen).tolist(),
+    }
+    return ledger.shard(
+        "search",
+        VERSION,
+        depends,
+        search_tile,
+        part,
+        reference.corpus,
+        tile,
+        patients,
+        chosen,
+        block,
+    )
+
+
+def search_tile(
+    queries: QuerySet,
+    corpus: Path,
+    tile: Tile,
+    patients: NDArray[np.int64],
+    chosen: NDArray[np.bool_],
+    block: int,
+) -> tuple[Values, Counts]:
+    """Compare a band of queries with a shard of slices.
+
+    `patients` and `chosen` are those of the tile's slices; the values speak of the patients met.
+    """
+    torch.set_num_threads(
+        1
+    )  # the int8 product does not scale with threads; shards run side by side
+    met, local = np.unique(patients, return_inverse=True)
+    asked = _load(store.open_corpus(queries.corpus), queries.indices)
+    own = torch.from_numpy(np.searchsorted(met, queries.own))
+    own[torch.from_numpy(~np.isin(queries.own, met))] = -1
+    best = [Best.empty(len(queries), len(met)) for _ in SLICES]
+    counts = np.zeros(BINS, np.int64)
+    for first, slices in _blocks(store.open_corpus(corpus), tile, block):
+        at = slice(first - tile.s0, first - tile.s0 + len(slices))
+        to = torch.from_numpy(local[at])
+        r = correlate(asked, slices)
+        r[own[:, None] == to[None, :]] = torch.nan
+        counts += histogram(r)
+        best[0] += best_of(r, to, len(met), first)
+        r[:, torch.from_numpy(~chosen[at])] = torch.nan
+        best[1] += best_of(r, to, len(met), first)
+    values = {
+        "met": met,
+        "r": np.stack([b.r for b in best]),
+        "slice": np.stack([b.slice for b in best]),
+        "histogram": counts,
+    }
+    return values, {"pairs": int(counts.sum())}
+
+
+def _load(corpus: store.Corpus, indices: NDArray[np.int64]) -> Pixels:
+    sums, squares = corpus.label("sum"), corpus.label("sum_of_squares")
+    return queries_from(corpus.at(indices), sums[indices], squares[indices])
+
+
+def _blocks(corpus: store.Corpus, tile: Tile, block: int) -> Iterator[tuple[int, Pixels]]:
+    sums, squares = corpus.label("sum"), corpus.label("sum_of_squares")
+    for first in range(tile.s0, tile.s1, block):
+        last = min(first + block, tile.s1)
+        images = corpus.read(first, last)
+        yield first, slices_from(images, sums[first:last], squares[first:last])
+
+
+def fold(
+    sets: Sequence[QuerySet],
+    reference: Reference,
+    values: Iterator[Values],
+    *,
+    band: int,
+    shard: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], Mapping[str, NDArray[np.int64]]]:
+    """Put the tiles together.
+
+    Returns
+    -------
+    r : float64, shape (2, q, p)
+        Over all slices and over the capped choice; q over all sets in order; NaN: nothing compared.
+    slice : int64, shape (2, q, p)
+        -1 where nothing was compared.
+    histograms : mapping of set name -> int64 (BINS,)
+    """
+    n_patients = int(reference.patients.max()) + 1
+    total = sum(len(queries) for queries in sets)
+    best = [Best.empty(total, n_patients) for _ in SLICES]
+    counts: dict[str, NDArray[Any]] = {queries.name: np.zeros(BINS, np.int64) for queries in sets}
+    offset = 0
+    for queries in sets:
+        for tile in tiles(
+            len(queries), len(reference.patients), band=band, shard=shard, chunk=reference.chunk
+        ):
+            value = next(values)
+            counts[queries.name] += value["histogram"]
+            place = np.ix_(np.arange(offset + tile.q0, offset + tile.q1), value["met"])
+            for kind, merged in enumerate(best):
+                here = Best(merged.r[place], merged.slice[place])
+                here += Best(value["r"][kind], value["slice"][kind])
+                merged.r[place], merged.slice[place] = here.r, here.slice
+        offset += len(queries)
+    found = [b.found() for b in best]
+    return np.stack([f[0] for f in found]), np.stack([f[1] for f in found]), counts

@@ -1,0 +1,309 @@
+"""Where shards run. The only file that knows Dask; what it yields is an `ledger.Execute`.
+
+    serial                 a loop in this process
+    threads                a pool of threads in this process
+    local                  one process per core on this machine (dask LocalCluster)
+    cuda                   one process per GPU of this machine (dask_cuda.LocalCUDACluster)
+    tcp://127.0.0.1:8786   a scheduler on this machine;  tls://host:8786  anywhere
+    scheduler.json         the file of a scheduler (SLURM, Kubernetes, `dask cuda worker`)
+
+A shard goes out under its own digest, a receipt comes back, nothing else. A worker that dies costs
+its shard another try; a shard that keeps killing workers is written to ``poison.json`` beside the
+ledger's phases and left out, so that `ledger.finish` names it. No worker imports Prefect.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
+from ipaddress import ip_address
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+import dask
+from distributed import Client, KilledWorker, LocalCluster, as_completed
+
+from fingerprint import ledger
+from fingerprint.ledger import Execute, Incomplete, Receipt, Shard
+from fingerprint.settings import Settings
+from flows import state
+
+log = logging.getLogger(__name__)
+
+ALLOWED_FAILURES = 2  # workers that a shard may kill before it is left out: the third is enough
+MAX_FAILED = 8  # shards of a phase that may raise before no more are started: a full disk, say
+JOIN_S = 60  # a scheduler without any worker for so long is an error
+POISON = "poison.json"
+
+THREADS = {
+    # ITK takes all cores until its own variable is set before the process starts
+    name: "1"
+    for name in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+        "ZARR_THREADING__MAX_WORKERS",
+        "ZARR_ASYNC__CONCURRENCY",
+    )
+}
+
+
+def executor(spec: str, settings: Settings) -> AbstractContextManager[Execute]:
+    """Open the place that `spec` names; the context yields what sends shards there.
+
+    Raises
+    ------
+    ValueError
+        An unknown place, a GPU cluster without GPU, a scheduler beyond loopback without TLS.
+    """
+    if spec == "serial":
+        return nullcontext(ledger.in_this_process)
+    if spec == "threads":
+        return _threads(settings)
+    if spec == "local":
+        return _own(LocalCluster, settings, n_workers=settings.workers or cores())
+    if spec == "cuda":
+        return _own(_cuda_cluster(), settings)
+    if "://" in spec:
+        return _elsewhere(spec, spec)
+    if spec.endswith(".json"):
+        return _elsewhere(spec, _address_in(Path(spec)))
+    raise ValueError(
+        "--cluster: serial, threads, local, cuda, tls://host:port or a scheduler.json, "
+        f"got {spec!r}"
+    )
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# -- in this process
+
+
+@contextmanager
+def _threads(settings: Settings) -> Iterator[Execute]:
+    lanes = settings.workers or cores()
+    with ThreadPoolExecutor(lanes) as pool:
+
+        def execute(folder: Path, shards: Sequence[Shard]) -> Iterator[Receipt]:
+            waiting, failed = iter(shards), []
+            flying: set[Future[Receipt]] = set()
+            while True:
+                if len(failed) < MAX_FAILED:
+                    more = islice(waiting, lanes - len(flying))
+                    flying |= {pool.submit(ledger.work, folder, shard) for shard in more}
+                if not flying:
+                    break
+                done, flying = wait(flying, return_when=FIRST_COMPLETED)
+                for future in done:
+                    error = future.exception()
+                    if error is None:
+                        yield future.result()
+                    else:
+                        failed.append(error)
+            if failed:
+                raise failed[0]
+
+        yield execute
+
+
+# -- Dask
+
+
+@contextmanager
+def _own(make: Any, settings: Settings, **options: Any) -> Iterator[Execute]:
+    """Start a cluster on this machine, and take it down with everything it left on the disk."""
+    with state.scratch() as folder, dask.config.set(_config(folder)), _main_hidden():
+        with (
+            make(
+                threads_per_worker=1,
+                memory_limit=int(settings.memory_gib * 2**30),
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                local_directory=str(folder),
+                silence_logs=logging.CRITICAL,
+                **options,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield _sender(client)
+
+
+@contextmanager
+def _elsewhere(spec: str, address: str) -> Iterator[Execute]:
+    """Connect to a scheduler that somebody else started."""
+    encrypted = address.startswith("tls://")
+    if not encrypted and not _is_loopback(address):
+        raise ValueError(
+            f"--cluster {spec}: {address} leaves this machine unencrypted, and a scheduler has no "
+            "password; start it with TLS and give tls://host:port"
+        )
+    with dask.config.set({"distributed.comm.require-encryption": encrypted}):
+        try:
+            client = Client(address, timeout=JOIN_S)
+        except (OSError, TimeoutError) as error:
+            raise ValueError(f"--cluster {spec}: nobody answers at {address}") from error
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=JOIN_S)
+            except TimeoutError as error:
+                raise ValueError(f"--cluster {spec}: no worker within {JOIN_S} s") from error
+            yield _sender(client)
+
+
+def _sender(client: Client) -> Execute:
+    def execute(folder: Path, shards: Sequence[Shard]) -> Iterator[Receipt]:
+        _forgive(folder, {shard.key for shard in shards})
+        return _send(client, folder.resolve(), shards)
+
+    return execute
+
+
+def _send(client: Client, folder: Path, shards: Iterable[Shard]) -> Iterator[Receipt]:
+    """Keep every thread of the cluster busy with one shard, and no more than that in flight.
+
+    A longer queue would be blamed with the shard that kills its worker, and a plan of a million
+    shards would flood the scheduler.
+    """
+    waiting = iter(shards)
+    phases: dict[str, str] = {}
+    failed: list[BaseException] = []
+    flying = as_completed()
+
+    def start() -> None:
+        room = sum(client.nthreads().values()) - flying.count()
+        for shard in islice(waiting, max(room, 0 if flying.count() else 1)):
+            phases[shard.key] = shard.phase
+            flying.add(client.submit(ledger.work, folder, shard, key=shard.key, pure=False))
+
+    start()
+    for future in flying:
+        error = None if future.status == "finished" else _error_of(future)
+        if error is None:
+            yield future.result()
+        elif isinstance(error, KilledWorker):
+            reason = f"{ALLOWED_FAILURES + 1} workers died on it (memory?)"
+            log.error("%s: shard %s left out: %s", phases[future.key], future.key[:12], reason)
+            _quarantine(folder, future.key, phases[future.key], reason)
+        else:
+            failed.append(error)
+        del phases[future.key]
+        future.release()
+        if len(failed) < MAX_FAILED:
+            start()
+    if failed:
+        raise failed[0]
+
+
+def _error_of(future: Any) -> BaseException:
+    """Return why a future has no result; a cluster that went away is a run to be resumed."""
+    if future.status in ("cancelled", "lost"):
+        return Incomplete("the cluster went away; run the command again")
+    error: BaseException = future.exception()
+    return error
+
+
+def poisoned(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the shards that a ledger's last run left out: key -> phase and reason."""
+    path = folder / POISON
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _quarantine(folder: Path, key: str, phase: str, reason: str) -> None:
+    _write_poison(folder, poisoned(folder) | {key: {"phase": phase, "reason": reason}})
+
+
+def _forgive(folder: Path, keys: set[str]) -> None:
+    """Take the shards that are about to be tried again off the list."""
+    known = poisoned(folder)
+    rest = {key: why for key, why in known.items() if key not in keys}
+    if rest != known:
+        _write_poison(folder, rest)
+
+
+def _write_poison(folder: Path, shards: dict[str, dict[str, str]]) -> None:
+    if not shards:
+        (folder / POISON).unlink(missing_ok=True)
+        return
+    with ledger.replacing(folder / POISON) as out:
+        out.write(json.dumps(shards, indent=1, sort_keys=True).encode())
+
+
+def _config(scratch: Path) -> dict[str, Any]:
+    """Return the settings of Dask that keep pixels off the disk and everything on loopback."""
+    environ = THREADS | {
+        "TMPDIR": str(scratch),
+        # otherwise a failed task prints its arguments, which hold paths
+        "DASK_LOGGING__DISTRIBUTED": "critical",
+    }
+    return {
+        "temporary-directory": str(scratch),
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        # without spill nothing frees the memory of a paused worker: it would wait for ever
+        "distributed.worker.memory.pause": False,
+        "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+        "distributed.comm.require-encryption": False,
+        **{f"distributed.nanny.pre-spawn-environ.{name}": v for name, v in environ.items()},
+    }
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Show the workers an empty ``__main__``.
+
+    A spawned process imports the main module of its parent again: under Prefect that is Prefect's
+    engine, and in a script without a guard it is the whole script.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _cuda_cluster() -> Any:
+    """Return the class of a cluster of GPUs, once a GPU was seen."""
+    try:
+        nvml, cuda = import_module("pynvml"), import_module("dask_cuda")
+    except ImportError as error:
+        raise ValueError(
+            f"--cluster cuda: {error.name} is not installed; pip install 'fingerprint[cuda]'"
+        ) from error
+    try:
+        nvml.nvmlInit()
+        found = nvml.nvmlDeviceGetCount()
+    except nvml.NVMLError as error:
+        raise ValueError(f"--cluster cuda: no GPU here ({error}); use --cluster local") from error
+    if not found:
+        raise ValueError("--cluster cuda: no GPU here; use --cluster local")
+    return cuda.LocalCUDACluster
+
+
+def _address_in(path: Path) -> str:
+    """Return the address in a scheduler file."""
+    try:
+        return str(json.loads(path.read_text())["address"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"--cluster {path}: not a scheduler file: {error}") from error
+
+
+def _is_loopback(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,44 @@
+"""Shared fixtures: where the real data is, and what is skipped, visibly, without it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fingerprint.corpus.identity import Key
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--runslow", action="store_true", help="run tests marked slow")
+    parser.addoption("--rungpu", action="store_true", help="run tests marked gpu")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for name in ("slow", "gpu"):
+        if not config.getoption(f"--run{name}"):
+            skip = pytest.mark.skip(reason=f"{name}: run with make test-{name}")
+            for item in items:
+                if name in item.keywords:
+                    item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real CT; the test is skipped where there is none."""
+    folder = os.environ.get("FINGERPRINT_DATA")
+    if not folder:
+        pytest.skip("FINGERPRINT_DATA is not set: no real CT here")
+    return Path(folder)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20250123)
+
+
+@pytest.fixture(scope="session")
+def key() -> Key:
+    return Key(b"a key for the tests, 32 bytes long")
