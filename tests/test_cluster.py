@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import toy_shards as toys
+from distributed import LocalCluster, Status
 
 from fingerprint import ledger
 from fingerprint.settings import Settings
@@ -39,6 +40,22 @@ def workers() -> list[psutil.Process]:
     """Return the worker processes of this process (not the tracker of shared memory)."""
     below = psutil.Process().children(recursive=True)
     return [p for p in below if "spawn_main" in " ".join(p.cmdline())]
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether a process runs; one that nobody has reaped yet does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(true, seconds: float = 5.0) -> bool:
+    """Whether something becomes true in time."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(true())
 
 
 def expected(folder: Path, shards) -> dict[str, bytes]:
@@ -165,7 +182,7 @@ def test_a_closed_cluster_leaves_no_process_and_no_file(tmp_path):
         mine = [p for p in workers() if p.pid not in before]
         folders = set(state.folder("scratch").glob("*/"))
         assert len(mine) == 1
-    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in mine)
+    assert not any(alive(p) for p in mine)
     left = set(state.folder("scratch").glob("*/"))
     assert len(left) == len(folders) - 1
 
@@ -177,6 +194,23 @@ def test_a_busy_cluster_closes_within_seconds(tmp_path):
         next(iter(execute(tmp_path, shards)))
         start = time.monotonic()
     assert time.monotonic() - start < 15
+
+
+def test_a_nanny_that_waits_for_ever_does_not_stop_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "CLOSE_S", 1.0)
+    made = []
+    monkeypatch.setattr(
+        cluster, "LocalCluster", lambda **o: made.append(LocalCluster(**o)) or made[0]
+    )
+    start = time.monotonic()
+    with cluster.executor("local", Settings(workers=1, memory_gib=1)) as execute:
+        list(execute(tmp_path, toys.squares(toys.Toy(tmp_path, n=1))))
+        (nanny,) = made[0].workers.values()
+        worker = psutil.Process(nanny.pid)
+        nanny.process.status = Status.starting
+        nanny.process.running.clear()
+    assert time.monotonic() - start < 10
+    assert wait_for(lambda: not alive(worker))
 
 
 def test_scratch_of_a_dead_owner_is_wiped_and_of_a_living_one_kept():

@@ -1,7 +1,7 @@
 """The account of an ingest: what became of every file, every stack of slices and every slice.
 
-Three tables, without a path or an identifier in them. Nothing leaves the account: a file is accepted,
-excluded for a reason or rejected with a code, and `Book.summary` adds them up.
+Three tables, without a path or an identifier in them. Nothing leaves the account: a file is
+accepted, excluded for a reason or rejected with a code, and `Book.summary` adds them up.
 """
 
 from __future__ import annotations

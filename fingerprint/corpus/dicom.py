@@ -12,15 +12,11 @@ import numpy as np
 import pydicom.config
 from numpy.typing import NDArray
 
-from fingerprint.corpus.dicom_file import (
-    MAX_VOXELS,
-    Frame,
+from fingerprint.corpus.dicom_file import MAX_VOXELS, Frame, frames_of, parse, refuse_short
+from fingerprint.corpus.dicom_tags import (
     acquisition_of,
     age_of,
     flags_of,
-    frames_of,
-    parse,
-    refuse_short,
     series_of,
     sex_of,
     text,
@@ -135,8 +131,9 @@ class _Job:
         """Note why a file is not used; running out of memory is for the parent to handle."""
         if isinstance(error, MemoryError):
             raise error
-        coded = isinstance(error, Rejected)
-        self.rejected[i] = error if coded else Rejected("unreadable", type(error).__name__)
+        if not isinstance(error, Rejected):
+            error = Rejected("unreadable", type(error).__name__)
+        self.rejected[i] = error
 
     def repeats(self, source: NDArray[np.int64]) -> dict[int, str]:
         """Files of which nothing is in the scan although nothing is wrong with them."""
@@ -145,7 +142,7 @@ class _Job:
 
 
 def _scan(job: _Job, lost: int) -> Scan | None:
-    options, size = job.options, job.options.size_px
+    size = job.options.size_px
     refuse_mixed([frame.plane for _, frame in job.frames])
     order = sorted(job.frames, key=lambda f: (f[1].plane.position_mm, str(f[1].path), f[1].index))
     if len(order) * size * size > MAX_VOXELS:

@@ -383,7 +383,7 @@ def check_rejected(job: IngestJob) -> None:
 
 
 def rejected_paths(job: IngestJob) -> Iterator[tuple[Path, str, str]]:
-    """Yield (path, code, detail) of what this command rejected: for the terminal, never for a file."""
+    """Yield (path, code, detail) of what was rejected: for the terminal, never for a file."""
     book = read_book(store.open_corpus(job.corpus))
     refused = book.files[book.files["code"] != ""].set_index("token")
     for file in job.files:

@@ -88,7 +88,7 @@ def _number(value: Any) -> float | None:
 
 
 def _padding(ds: Dataset, allocated: int, signed: bool) -> tuple[int, int] | None:
-    """Padding value and range limit, in the signedness of the pixels whatever the tag's own is."""
+    """Return the padding values in the signedness of the pixels, whatever the tag's own is."""
     first = ds.get("PixelPaddingValue")
     if not isinstance(first, int):
         return None
@@ -113,7 +113,7 @@ def _hu(form: Stored, negative: bool) -> NDArray[np.float64]:
     values = _values(form.allocated, form.stored, form.signed)
     if negative:
         values = (-1 if form.signed else (1 << form.stored) - 1) - values
-    return values * form.slope + form.intercept
+    return values.astype(np.float64) * form.slope + form.intercept
 
 
 def _is_padding(form: Stored) -> NDArray[np.bool_]:

@@ -101,7 +101,7 @@ class Unit:
     z_mm: tuple[float, ...]
 
     def depends(self) -> list[Any]:
-        """What decides the result of reading it, without a path."""
+        """Return what decides the result of reading it, without a path."""
         files = [(f.token, f.size, f.mtime_ns) for f in self.files]
         z = [None if np.isnan(v) else v for v in self.z_mm]
         return [self.series, self.scan, self.participant, self.sex, self.age, files, z]

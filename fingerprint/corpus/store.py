@@ -1,7 +1,7 @@
 """The corpus on disk: one Zarr v3 group that anyone can open, and that notices any changed byte.
 
     CORPUS/
-      zarr.json            the pointer: consolidated metadata, attributes, digest of the manifest, own seal
+      zarr.json            the pointer: metadata, attributes, digest of the manifest, own seal
       manifests/<sha>.json every stored file of the sealed state: bytes, crc32c, sha256
       pixels/              uint8 (slice, y, x), opens as HU
       scan/ participant/ sex/ age/ z_mm/ ...   one label per slice
@@ -10,7 +10,7 @@
 
 People open it with ``xr.open_zarr(CORPUS)``. Here the chunks are read as files, because zarr before
 3.2 turns a missing chunk into black slices and blosc can crash on damaged bytes: no stored byte
-reaches a codec before its crc32c equals the manifest's, which finds flips, truncation, gaps and swaps.
+reaches a codec before its crc32c equals the manifest's. That finds flips, truncation, gaps, swaps.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def canonical(document: Any) -> bytes:
 
 
 def encode(slices: NDArray[np.uint8], chunk_slices: int) -> bytes:
-    """Return the stored bytes of one chunk: (n <= chunk_slices, y, x) uint8, the rest filled with 0.
+    """Return the stored bytes of one chunk: (n <= chunk_slices, y, x) uint8, filled up with 0.
 
     The same bytes that zarr writes for blosc-lz4-5 with bitshuffle, then crc32c.
     """

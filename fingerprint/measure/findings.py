@@ -7,12 +7,9 @@ images (``r = 1``): copies of a slice pixel for pixel, or up to brightness and c
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +17,13 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from fingerprint.ledger import replacing
 from fingerprint.measure import fisher
 
 FORMAT = "1.0"
 PAIRS_SHOWN = 50
 SETS = {"real": "real", "generated": "generated", "control": "controls"}  # ours -> run.json
 
-# Not computed by this version, with what each will need. A number that comes alive leaves this list.
+# Not computed by this version, and what each will need. A number that comes alive leaves this list.
 NOT_RUN = {
     "patients.found": "this version counts identical images only; calibrated findings need control "
     "scans of patients who were never used for training (--controls)",
@@ -47,6 +43,11 @@ DATA_TABLE = (
     "seen accepted scans series participants men women slices slices_m slices_f slices_per_scan "
     "no_age no_sex bytes_in bytes_out"
 ).split()
+SEARCHED = (
+    "queries.generated queries.control queries.excluded patients.searched slices.searched "
+    "slices.excluded pairs.compared.generated pairs.compared.control"
+).split()
+IDENTICAL = "identical.images identical.slices identical.patients identical.list".split()
 PAIR_NAMES = ("query", "participant", "scan", "query_digest", "slice_digest")
 PAIR_SCORES = (
     "r_raw r_pose s_gap s_r s_diff angle_deg scale shift_y_px shift_x_px r_affine r_elastic "
@@ -91,7 +92,7 @@ def identical(matrix: xr.Dataset) -> list[Identical]:
 
 
 def best_r(matrix: xr.Dataset, query_set: str, slices: str = "all") -> NDArray[np.float64]:
-    """Return the best raw r over all patients of each query of a set: float64, NaN where excluded."""
+    """Return the best raw r of each query of a set: float64 (queries,), NaN where excluded."""
     r = matrix["r"].sel(stage="raw", slices=slices).values[_of_set(matrix, query_set)]
     if r.size == 0:
         return np.empty(len(r))
@@ -159,16 +160,8 @@ def collect(
     out |= _pairs(matches)
     out |= _paper_000()
     for key, reason in NOT_RUN.items():
-        out |= _number(key, None, reason)
+        out |= _entry(key, None, reason)
     return out
-
-
-def save(findings: Findings, path: Path) -> None:
-    """Write ``findings.json``: sorted, readable, for the owner alone."""
-    text = json.dumps(findings, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    with replacing(path) as out:
-        os.fchmod(out.fileno(), 0o600)
-        out.write(text.encode() + b"\n")
 
 
 def _entry(key: str, value: Any, reason: str = TOO_FEW) -> Findings:
@@ -181,18 +174,16 @@ def _entry(key: str, value: Any, reason: str = TOO_FEW) -> Findings:
 
 
 def _of_run(run: Mapping[str, Any]) -> Findings:
-    """Settings, versions, hardware, seeds and phases as they were; no path."""
+    """Return settings, versions, hardware, seeds and digests; no path, and nothing still moving."""
     out: Findings = {"notes": [str(note) for note in run.get("notes") or []]}
-    for name in ("run", "status", "started", "ended"):
-        out |= _entry(f"run.{'digest' if name == 'run' else name}", run.get(name), "not recorded")
+    out |= _entry("run.digest", run.get("run"), "not recorded")
+    out |= _entry("run.started", run.get("started"), "not recorded")
     for name, entry in (run.get("inputs") or {}).items():
         for field in ("digest", "key_id"):
             if entry and field in entry:
                 out |= _entry(f"input.{name}.{field}", entry[field], "not recorded")
     for name in ("settings", "versions", "hardware", "seeds"):
         out |= _flat(name, run.get(name) or {})
-    for name, counts in (run.get("phases") or {}).items():
-        out |= {f"phase.{name}.{kind}": int(counts[kind]) for kind in ("planned", "done")}
     return out
 
 
@@ -221,10 +212,8 @@ def _of_corpus(name: str, summary: Mapping[str, Any] | None) -> Findings:
 
 def _searched(matrix: xr.Dataset | None, run: Mapping[str, Any], known: bool) -> Findings:
     """Who was compared with whom: queries, patients, slices, pairs."""
-    names = ("queries.generated", "queries.control", "queries.excluded", "patients.searched")
-    names += ("slices.searched", "slices.excluded", "pairs.compared")
     if matrix is None:
-        return {k: v for name in names for k, v in _entry(name, None, UNFINISHED).items()}
+        return {k: v for name in SEARCHED for k, v in _entry(name, None, UNFINISHED).items()}
     kept = {s: int(np.isfinite(best_r(matrix, s)).sum()) for s in ("generated", "control")}
     left_out = int(matrix.attrs.get("excluded_slices", 0))
     stored = ((run.get("inputs") or {}).get("real") or {}).get("n")
@@ -246,16 +235,15 @@ def _searched(matrix: xr.Dataset | None, run: Mapping[str, Any], known: bool) ->
 
 
 def _pairs_compared(matrix: xr.Dataset, query_set: str) -> int | None:
-    if "histogram" not in matrix or query_set not in matrix["query_set_name"].values.astype(str):
+    if "histogram" not in matrix or query_set not in matrix["histogram_of"].values.astype(str):
         return None
-    return int(matrix["histogram"].sel(query_set_name=query_set).sum()) or None
+    return int(matrix["histogram"].sel(histogram_of=query_set).sum()) or None
 
 
 def _identical(matrix: xr.Dataset | None, known: bool) -> Findings:
     """Return the first list of findings, and its counts."""
     if matrix is None:
-        names = ("identical.images", "identical.slices", "identical.patients", "identical.list")
-        return {k: v for name in names for k, v in _entry(name, None, UNFINISHED).items()}
+        return {k: v for name in IDENTICAL for k, v in _entry(name, None, UNFINISHED).items()}
     found = identical(matrix)
     patients = len({pair.participant for pair in found})
     return {
@@ -279,7 +267,7 @@ def _table1(row: str, matrix: xr.Dataset | None, query_set: str, slices: str) ->
 
 
 def _rarefied(matrix: xr.Dataset | None) -> Findings:
-    """Return the mean, over the images of a set, of the best r that N' of the patients would give."""
+    """Return the mean over images of the best r that only N' of the patients would give."""
     if matrix is None:
         return {}
     out: Findings = {}
@@ -307,7 +295,7 @@ def _pairs(matches: pd.DataFrame | None) -> Findings:
         key = f"pair.{place}"
         out |= {f"{key}.{name}": str(row[name]) for name in PAIR_NAMES}
         out[f"{key}.slice"] = int(row["slice"])
-        out[f"{key}.same_pixels"] = row["query_digest"] == row["slice_digest"]
+        out[f"{key}.same_pixels"] = out[f"{key}.query_digest"] == out[f"{key}.slice_digest"]
         out[f"{key}.z"] = float(fisher.z_of(row["r_raw"]))
         for name in PAIR_SCORES:
             if name in row and pd.notna(row[name]):

@@ -45,7 +45,7 @@ def between(planes: Array, at: float) -> Array:
     low = min(int(position), len(planes) - 2)
     angle = (position - low) * np.pi / 2  # cos^2 + sin^2 = 1: no plane is smoother than another
     mixed = planes[low] * np.cos(angle) + planes[low + 1] * np.sin(angle)
-    return (np.rint(mixed * _FINE) / _FINE).astype(np.float32)
+    return np.asarray(np.rint(mixed * _FINE) / _FINE, dtype=np.float32)
 
 
 def smooth(planes: Array, at: float, weights: Array) -> Array:
@@ -53,19 +53,17 @@ def smooth(planes: Array, at: float, weights: Array) -> Array:
     return weights @ between(planes, at) @ weights.T
 
 
-def grain(rng: np.random.Generator, side: int, *, streaks: bool = False) -> Array:
-    """Return noise of unit variance with the short correlation of a reconstruction kernel.
-
-    Float32, shape (side, side). With `streaks` it runs along x, as noise does between two shoulders.
-    """
+def grain(rng: np.random.Generator, side: int) -> Array:
+    """Noise of variance 1 with the short correlation of a reconstruction kernel, (side, side)."""
     white = rng.standard_normal((side, side), dtype=np.float32)
-    taps = 32 if streaks else 1
-    for _ in range(1 if streaks else 2):
-        white = white + np.roll(white, 1, axis=1)
-        if not streaks:
-            white = white + np.roll(white, 1, axis=0)
-    if streaks:
-        total = np.cumsum(white, axis=1)
-        white = total - np.roll(total, taps, axis=1)
-        white[:, :taps] = white[:, taps : 2 * taps]
+    white = white + np.roll(white, 1, axis=1)
+    white = white + np.roll(white, 1, axis=0)
     return (white / white.std()).astype(np.float32)
+
+
+def streaks(rng: np.random.Generator, side: int) -> Array:
+    """Noise of variance 1 that runs along x, as it does between two shoulders, (side, side)."""
+    white = rng.standard_normal((side, side), dtype=np.float32)
+    total = np.cumsum(np.hstack([white, white]), axis=1)
+    run = total[:, side:] - total[:, side - side // 16 : -(side // 16)]
+    return (run / run.std()).astype(np.float32)

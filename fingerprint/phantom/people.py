@@ -97,20 +97,20 @@ def build(number: int, seed: int) -> Build:
         width=width,
         depth=depth,
         fat=fat,
-        breast=float(rng.uniform(12, 42)) if female else 0.0,
+        breast=float(rng.uniform(10, 34)) if female else 0.0,
         field=float(np.clip(across * rng.uniform(1.02, 1.2), 300, 500)),
         shift=(float(rng.normal(0, 9)), float(rng.normal(0, 6))),
         roll_deg=float(rng.normal(0, 2.5)),
         heart=(float(rng.normal(1, 0.09)), float(rng.normal(0, 5)), float(rng.normal(0, 8))),
         heart_turn_deg=float(rng.normal(0, 8)),
         arch=float(rng.normal(168, 6)),
-        dome=(float(rng.normal(54, 8)), float(rng.normal(40, 8))),
+        dome=(float(rng.normal(82, 6)), float(rng.normal(66, 6))),
         shoulders=float(rng.normal(1, 0.05)),
         blood_hu=float(rng.uniform(130, 260) if rng.random() < 0.5 else 42),
         noise_hu=float(rng.uniform(9, 22)),
         table=float(rng.uniform(2, 9)),
         rib_phase=float(rng.random()),
-        range_mm=(float(rng.normal(8, 4)), float(rng.normal(221, 3))),
+        range_mm=(float(rng.normal(8, 4)), float(rng.normal(219, 3))),
         lobes=rng.normal(0, 1, (6, 4)),
         nodules=int(rng.integers(1, 4)) if rng.random() < 0.3 else 0,
         position=rng.choice(["HFS", "HFS", "HFS", "HFS", "HFS", "FFS", "FFS", "HFP", "FFP"]),
@@ -130,10 +130,10 @@ def regions(body: Build, n_slices: int) -> tuple[str, ...]:
     """Ground truth of the three classes of paper 000, each with at least one slice."""
     a = levels(body, n_slices)
     reach = max(18.0, float(a[1] - a[0]) / 2 + 1e-9)
-    heart = 78 + body.heart[2]
+    heart = 96 + body.heart[2]
     found = np.full(n_slices, "", dtype="<U2")
     found[np.abs(a - heart) <= reach] = "c2"
-    found[(a <= max(34.0, a[0])) & (found == "")] = "c1"
+    found[(a <= max(46.0, a[0])) & (found == "")] = "c1"
     found[(a >= min(192.0, a[-1])) & (found == "")] = "c3"
     return tuple(str(name) for name in found)
 

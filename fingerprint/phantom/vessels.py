@@ -18,7 +18,7 @@ CANVAS = 1024  # vessels are drawn on this grid and averaged down, so that thin 
 
 @dataclass(frozen=True)
 class Tree:
-    """Straight pieces of vessel: `start` and `end` float64 (n, 3) as (x, y, a) mm, `radius` (n,) mm."""
+    """Straight pieces of vessel: `start` and `end` (n, 3) as (x, y, a) mm, `radius` (n,) mm."""
 
     start: NDArray[np.float64]
     end: NDArray[np.float64]
@@ -40,14 +40,14 @@ def grow(points: NDArray[np.float64], hilum: tuple[float, float, float]) -> Tree
     twigs = np.ones(len(nodes))
     for child in range(len(nodes) - 1, 0, -1):
         twigs[parent[child]] += twigs[child]
-    radius = np.clip(0.62 * np.cbrt(twigs[1:]), 0.6, 5.0)
+    radius = np.clip(0.5 * np.cbrt(twigs[1:]), 0.5, 5.0)
     return Tree(nodes[parent[1:]], nodes[1:], radius)
 
 
 def draw(tree: Tree, a: float, half_mm: float, to_px: NDArray[np.float64], size_px: int) -> Array:
     """Coverage, float32 in 0..1, of the slab ``a - half_mm .. a + half_mm``.
 
-    `to_px` is the 2 x 3 matrix from (x, y, 1) in mm to (column, row) as shares of the field of view.
+    `to_px`, 2 x 3, goes from (x, y, 1) in mm to (column, row) as shares of the field of view.
     """
     low, high = a - half_mm, a + half_mm
     z0, z1 = tree.start[:, 2], tree.end[:, 2]
@@ -62,7 +62,7 @@ def draw(tree: Tree, a: float, half_mm: float, to_px: NDArray[np.float64], size_
     image = Image.new("L", (CANVAS, CANVAS))
     pen = ImageDraw.Draw(image)
     scale = float(np.hypot(*to_px[:, 0])) * CANVAS
-    fill = np.clip(95 + 85 * radius, 0, 255).astype(int)
+    fill = np.clip(40 + 110 * radius, 0, 255).astype(int)
     for i in np.argsort(radius, kind="stable"):
         r = radius[i] * scale
         box = (x0[i] - r, y0[i] - r, x0[i] + r, y0[i] + r)

@@ -1,0 +1,178 @@
+"""What a page is made of: text, tables, figures, pairs; and how a number is written.
+
+A number stands on the page as a `Value`, which remembers its key in ``findings.json``: the page
+can be checked against the file, number by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Value:
+    """One entry of ``findings.json`` as it is shown; `why` says what is missing where it is None."""
+
+    key: str
+    text: str
+    why: str = ""
+
+
+Inline = Sequence["str | Value"]
+Cell = "str | Value | Inline"
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph."""
+
+    parts: Inline
+    kind: str = "prose"
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of short sentences."""
+
+    rows: Sequence[Inline]
+    kind: str = "items"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; the first cell of a row is its head."""
+
+    caption: Inline
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: Inline = ()
+    text: bool = False  # columns of words, not of numbers
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A vector drawing made here; `svg` is markup that holds no text from outside."""
+
+    name: str
+    title: str
+    svg: str
+    alt: str
+    caption: Inline
+    kind: str = "chart"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A matrix as an image, with its axes, its colour scale and marks, all in per cent."""
+
+    title: str
+    uri: str
+    alt: str
+    x_label: str
+    y_label: str
+    x_ticks: Sequence[tuple[float, str]]
+    y_ticks: Sequence[tuple[float, str]]
+    marks: Sequence[tuple[float, float]]
+    height_px: int
+    caption: Inline
+    kind: str = "picture"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A bar of colours with its ends."""
+
+    uri: str
+    ends: Sequence[str]
+    label: str
+    kind: str = "scale"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generated image beside the most similar real slice."""
+
+    place: int
+    same: str
+    head: Sequence[tuple[str, Value]]
+    generated: str = ""
+    real: str = ""
+    difference: str = ""
+    absent: str = ""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All pairs that are shown."""
+
+    rows: Sequence[Pair] = field(default_factory=tuple)
+    kind: str = "pairs"
+
+
+# -- how a number is written
+
+
+def value(findings: Mapping[str, Any], key: str, kind: str = "n") -> Value:
+    """Return an entry of the findings as it is shown; a missing one says why.
+
+    Parameters
+    ----------
+    kind : str
+        ``n`` count, ``r`` correlation, ``z`` effect size, ``sd`` spread, ``mean`` average,
+        ``bytes``, ``text``.
+    """
+    entry = findings.get(key)
+    if entry is None:
+        return Value(key, NOT_RUN, str(findings.get(f"{key}.reason", "not recorded")))
+    return Value(key, WRITE[kind](entry))
+
+
+def _count(x: Any) -> str:
+    return f"{x:,}"
+
+
+def _correlation(x: float) -> str:
+    """Four digits, but only 1 itself is written as 1."""
+    if abs(x) == 1:
+        return f"{x:.0f}"
+    if round(abs(x), 4) == 1:
+        return f"1 \u2212 {1 - x:.1e}" if x > 0 else f"\u22121 + {1 + x:.1e}"
+    return f"{x:.4f}".replace("-", "\u2212")
+
+
+def _effect(x: float) -> str:
+    return f"{x:.3f}".replace("-", "\u2212")
+
+
+def _spread(x: float) -> str:
+    return f"{x:.5f}" if abs(x) < 1e-3 else f"{x:.4f}"
+
+
+def _bytes(x: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if x < 1024:
+            return f"{x:,.0f} B" if unit == "B" else f"{x:.1f} {unit}"
+        x /= 1024
+    return f"{x:.2f} TiB"
+
+
+def _text(x: Any) -> str:
+    if isinstance(x, bool):
+        return "yes" if x else "no"
+    return ", ".join(map(str, x)) if isinstance(x, list) else str(x)
+
+
+WRITE = {
+    "n": _count,
+    "r": _correlation,
+    "z": _effect,
+    "sd": _spread,
+    "mean": lambda x: f"{x:,.1f}",
+    "bytes": _bytes,
+    "text": _text,
+}

@@ -1,0 +1,84 @@
+"""Corpora straight from arrays, for tests that are not about reading files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fingerprint.corpus import seal, store
+
+
+def label_rows(images: np.ndarray, participants: Sequence[str], part: int = 0) -> pd.DataFrame:
+    flat = images.reshape(len(images), -1).astype(np.int64)
+    n = len(images)
+    return pd.DataFrame(
+        {
+            "participant": list(participants),
+            "scan": [f"S{p[1:]}" for p in participants],
+            "series": [f"S{p[1:]}" for p in participants],
+            "z_mm": np.arange(n, dtype=float),
+            "sex": ["M", "F"] * (n // 2) + ["M"] * (n % 2),
+            "age": np.full(n, 40, np.int16),
+            "region": [""] * n,
+            "sum": flat.sum(1),
+            "sum_of_squares": (flat * flat).sum(1),
+            "native_px": np.full(n, images.shape[1], np.int16),
+            "token": [hashlib.sha256(f"{part}/{i}".encode()).hexdigest()[:12] for i in range(n)],
+            "digest": [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
+            "part": np.full(n, part, np.int32),
+        }
+    )
+
+
+def series_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    groups = rows.groupby("series", sort=False)
+    table = groups.first().reset_index()
+    table["n_slices"] = groups.size().to_numpy()
+    for name in ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm"):
+        table[name] = 1.0
+    table["origin_y_mm"], table["origin_x_mm"] = -100.0, -100.0
+    table["source_digest"], table["notes"] = "0" * 64, ""
+    return table[list(store.SERIES)]
+
+
+def make_corpus(
+    path: Path,
+    images: np.ndarray,
+    participants: Sequence[str],
+    *,
+    set_name: str = "real",
+    chunk: int = 4,
+    key_id: str = "0123456789ab",
+) -> store.Corpus:
+    """Seal images as a new corpus, or as a further part of the corpus that is there."""
+    old = store.open_corpus(path) if store.is_corpus(path) else None
+    first, part = (old.n, len(old.head["parts"])) if old else (0, 0)
+    rows = label_rows(images, participants, part)
+    parts = list(old.head["parts"]) if old else []
+    parts.append({"n": len(rows), "digest": store.content_digest(rows)})
+    written = {}
+    stored = images
+    if first % chunk and old:
+        stored = np.concatenate([old.read(first - first % chunk, first), images])
+    for i in range(0, len(stored), chunk):
+        k = first // chunk + i // chunk
+        shared = k * chunk < first
+        entry = seal.write_chunk(path, k, stored[i : i + chunk], chunk, shared=shared)
+        written[seal.chunk_name(k)] = entry
+    all_rows = pd.concat([old.slices, rows], ignore_index=True) if old else rows
+    head = {
+        "set": set_name,
+        "key_id": key_id,
+        "window_hu": [-1000.0, 1000.0],
+        "size_px": images.shape[1],
+        "chunk_slices": chunk,
+        "parts": parts,
+        "made_with": {},
+        "summary": {"participants": len(set(participants)), "rejected": {}, "seen": len(rows)},
+    }
+    seal.seal(path, all_rows, series_rows(all_rows), head, written, {"note.txt": b"note"})
+    return store.open_corpus(path)

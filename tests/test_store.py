@@ -1,0 +1,210 @@
+"""A corpus opens with its labels, and no stored byte can change unseen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from corpora import make_corpus
+
+from fingerprint.corpus import seal, store
+from fingerprint.ledger import Damaged
+
+WHO = [f"P{i // 3:012x}" for i in range(10)]
+
+
+@pytest.fixture
+def images(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 256, (10, 32, 32), dtype=np.uint8)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, images: np.ndarray) -> store.Corpus:
+    return make_corpus(tmp_path / "real", images, WHO)
+
+
+def test_slices_come_back_as_they_went_in(corpus: store.Corpus, images: np.ndarray) -> None:
+    np.testing.assert_array_equal(corpus.read(0, 10), images)
+    np.testing.assert_array_equal(corpus.read(3, 9), images[3:9])
+    np.testing.assert_array_equal(corpus.at([9, 0, 5, 5]), images[[9, 0, 5, 5]])
+
+
+def test_zarr_reads_the_same_pixels(corpus: store.Corpus, images: np.ndarray) -> None:
+    np.testing.assert_array_equal(zarr.open_group(corpus.path, mode="r")["pixels"][:], images)
+
+
+def test_xarray_opens_it_as_hu_with_labels(corpus: store.Corpus, images: np.ndarray) -> None:
+    opened = xr.open_zarr(corpus.path, chunks=None)
+    women = opened.isel(slice=(opened.sex == "F").to_numpy())
+    assert women.pixels.shape == (5, 32, 32)
+    assert opened.pixels.attrs["units"] == "HU"
+    assert set(store.LABELS) <= set(opened.coords)
+    hu = opened.pixels[0].to_numpy()
+    np.testing.assert_allclose(hu, images[0] * (2000 / 255) - 1000, atol=1e-4)
+    assert not np.isnan(opened.pixels.to_numpy()).any()
+
+
+def test_labels_come_back(corpus: store.Corpus, images: np.ndarray) -> None:
+    assert list(corpus.slices["participant"]) == WHO
+    assert list(corpus.slices.columns) == list(store.LABELS)
+    assert (corpus.slices["sum"] == images.reshape(10, -1).sum(1)).all()
+    assert len(corpus.scans) == 4
+    np.testing.assert_array_equal(corpus.label("z_mm"), np.arange(10.0))
+
+
+def test_a_sound_corpus_verifies(corpus: store.Corpus) -> None:
+    assert list(store.verify(corpus.path)) == []
+
+
+def files_of(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def test_a_flipped_byte_in_any_file_is_named(corpus: store.Corpus) -> None:
+    for file in files_of(corpus.path):
+        sound = file.read_bytes()
+        for at in {0, len(sound) // 2, len(sound) - 1}:
+            file.write_bytes(sound[:at] + bytes([sound[at] ^ 0x10]) + sound[at + 1 :])
+            assert list(store.verify(corpus.path)), f"{file.name} at {at}"
+        file.write_bytes(sound)
+    assert list(store.verify(corpus.path)) == []
+
+
+def test_every_byte_of_the_pointer_counts(corpus: store.Corpus) -> None:
+    file = corpus.path / "zarr.json"
+    sound = file.read_bytes()
+    for at in range(len(sound)):
+        file.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+        with pytest.raises(Damaged):
+            store.open_corpus(corpus.path)
+
+
+def test_a_damaged_chunk_is_named_and_not_used(corpus: store.Corpus) -> None:
+    chunk = corpus.path / "pixels/c/1/0/0"
+    sound = chunk.read_bytes()
+    for bad in (sound[:-1], sound[:5], b"", sound[:-5] + bytes([sound[-5] ^ 1]) + sound[-4:]):
+        chunk.write_bytes(bad)
+        with pytest.raises(Damaged, match="pixels/c/1/0/0"):
+            corpus.read(0, 10)
+    chunk.unlink()
+    with pytest.raises(Damaged, match="missing"):
+        corpus.read(4, 5)
+
+
+def test_two_swapped_chunks_are_both_named(corpus: store.Corpus) -> None:
+    first, second = corpus.path / "pixels/c/0/0/0", corpus.path / "pixels/c/1/0/0"
+    a, b = first.read_bytes(), second.read_bytes()
+    first.write_bytes(b)
+    second.write_bytes(a)
+    named = " ".join(store.verify(corpus.path))
+    assert "pixels/c/0" in named
+    assert "pixels/c/1" in named
+
+
+def test_a_file_that_does_not_belong_is_named(corpus: store.Corpus) -> None:
+    (corpus.path / "pixels/c/9").mkdir()
+    (corpus.path / "pixels/c/9/extra").write_bytes(b"x")
+    assert list(store.verify(corpus.path)) == ["real: pixels/c/9/extra does not belong to the corpus"]
+
+
+def test_a_newer_major_version_is_refused_with_the_version_to_install(corpus: store.Corpus) -> None:
+    document = store.pointer(corpus.path)
+    document["attributes"]["fingerprint_format"] = [7, 0]
+    document["attributes"]["seal"] = store.seal_of(document)
+    (corpus.path / "zarr.json").write_bytes(store.canonical(document))
+    with pytest.raises(ValueError, match="install fingerprint >= 7"):
+        store.open_corpus(corpus.path)
+
+
+def test_a_folder_that_is_no_corpus_is_an_error_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a corpus"):
+        store.open_corpus(tmp_path)
+    zarr.create_group(tmp_path / "other")
+    with pytest.raises(ValueError, match="not a corpus"):
+        store.open_corpus(tmp_path / "other")
+
+
+@pytest.mark.parametrize("first", [1, 4, 6, 8])
+def test_a_corpus_grows_by_a_part(tmp_path: Path, images: np.ndarray, first: int) -> None:
+    path = tmp_path / "real"
+    before = make_corpus(path, images[:first], WHO[:first])
+    kept = {name: (path / name).read_bytes() for name in before.manifest if "pixels/c" in name}
+    after = make_corpus(path, images[first:], WHO[first:])
+    np.testing.assert_array_equal(after.read(0, 10), images)
+    assert list(after.slices["participant"]) == WHO
+    assert len(after.head["parts"]) == 2
+    assert list(store.verify(path)) == []
+    assert after.digest != before.digest
+    full = [name for name in kept if (int(name.split("/")[2]) + 1) * 4 <= first]
+    assert all((path / name).read_bytes() == kept[name] for name in full)
+
+
+def test_an_open_reader_sees_the_old_slices_while_the_corpus_grows(
+    tmp_path: Path, images: np.ndarray
+) -> None:
+    path = tmp_path / "real"
+    make_corpus(path, images[:6], WHO[:6])
+    opened = xr.open_zarr(path, chunks=None, mask_and_scale=False)
+    make_corpus(path, images[6:], WHO[6:])
+    np.testing.assert_array_equal(opened.pixels.to_numpy(), images[:6])
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param(n, marks=() if n % 8 == 0 else pytest.mark.slow, id=f"rename-{n}")
+        for n in range(90)
+    ],
+)
+def test_a_seal_killed_at_any_rename_leaves_the_old_corpus_or_the_new(
+    tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    path = tmp_path / "real"
+    old = make_corpus(path, images[:6], WHO[:6]).digest
+    calls = iter(range(10_000))
+    replace = Path.replace
+
+    def dying(self: Path, target: Path) -> Path:
+        if next(calls) == after:
+            raise Killed
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", dying)
+        try:
+            make_corpus(path, images[6:], WHO[6:])
+        except Killed:
+            pass
+    seal.recover(path)
+    seen = store.open_corpus(path)
+    want = images if seen.digest != old else images[:6]
+    np.testing.assert_array_equal(seen.read(0, seen.n), want)
+    assert [x for x in store.verify(path) if "not belong" not in x] == []
+    if seen.digest == old:
+        make_corpus(path, images[6:], WHO[6:])
+    shutil.rmtree(path / ".ingest", ignore_errors=True)
+    assert list(store.verify(path)) == []
+    np.testing.assert_array_equal(store.open_corpus(path).read(0, 10), images)
+
+
+def test_digest_is_of_content_not_of_chunks(tmp_path: Path, images: np.ndarray) -> None:
+    digests = {make_corpus(tmp_path / str(c), images, WHO, chunk=c).digest for c in (1, 3, 64)}
+    assert len(digests) == 1
+    other = images.copy()
+    other[0, 0, 0] ^= 1
+    assert make_corpus(tmp_path / "other", other, WHO).digest not in digests
+
+
+def test_all_air_chunks_are_written(tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "air", np.zeros((5, 32, 32), np.uint8), WHO[:5])
+    assert os.path.getsize(corpus.path / "pixels/c/0/0/0") > 0
+    assert corpus.read(0, 5).max() == 0
