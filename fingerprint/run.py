@@ -28,6 +28,7 @@ from fingerprint.measure import findings
 from fingerprint.report import build
 from fingerprint.search import correlation, matches
 from fingerprint.settings import Settings
+from fingerprint.verify import seal_run
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def run_audit(
     try:
         for phase in phases.AUDIT:
             phases.run_phase(phase, job, execute, watch)
+        seal_run(job.out)
     except BaseException:
         job.update(status="incomplete")
         build.build(job.out)

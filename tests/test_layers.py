@@ -22,6 +22,7 @@ ROOMS = (
     "phantom",
     "job",
     "phases",
+    "verify",
     "run",
 )
 FILES = sorted((ROOT / "fingerprint").rglob("*.py"))

@@ -2,7 +2,7 @@
 
 x -> patient's left            a   height in mm: 0 lower edge of the lungs, 82 liver dome,
 y -> back                          92 middle of the heart, 132 carina, 168 aortic arch,
-                                   200 collar bones, 219 shoulders
+                                   200 collar bones, 213 shoulders
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ HEIGHT = np.array([0.0, 30, 60, 90, 120, 150, 180, 200, 215, 230])
 # half width, front and back of the rib cage (inside) and of the muscles (outside), mm at HEIGHT
 CAGE = np.array(
     [
-        [127, 130, 130, 128, 125, 120, 110, 99, 88, 76],
-        [87, 90, 91, 88, 82, 74, 63, 54, 47, 40],
-        [84, 88, 90, 91, 90, 88, 83, 77, 70, 62],
+        [127, 130, 130, 129, 126, 122, 115, 107, 98, 86],
+        [87, 90, 91, 88, 84, 78, 70, 62, 55, 47],
+        [84, 88, 90, 91, 90, 88, 85, 81, 76, 70],
     ]
 )
 MUSCLE = np.array(
     [
-        [147, 149, 151, 154, 158, 163, 169, 175, 180, 182],
-        [101, 103, 104, 102, 99, 94, 86, 78, 72, 66],
-        [114, 117, 119, 121, 122, 121, 117, 112, 107, 102],
+        [148, 150, 152, 155, 158, 162, 167, 172, 176, 179],
+        [101, 103, 104, 103, 100, 96, 90, 84, 78, 73],
+        [115, 118, 120, 121, 122, 121, 118, 115, 111, 107],
     ]
 )
 
@@ -81,7 +81,7 @@ def breast(a: float) -> Radius:
 def skin(body: Build, a: float) -> Radius:
     """Outside of the body."""
     thick = body.fat * (1 - 0.45 * bump(0, 0.6) - 0.25 * bump(np.pi, 0.35))
-    thick *= 1 - 0.35 * np.clip((a - 150) / 70, 0, 1)
+    thick *= 1 - 0.25 * np.clip((a - 130) / 90, 0, 1)
     for k, (size, phase, *_) in enumerate(body.lobes, start=1):
         thick = thick + (1.5 + 0.06 * body.fat) / k * size * np.sin(k * THETA + 3 * phase)
     return muscle(body, a) + np.maximum(thick + body.breast * breast(a), 3.0) + 2.0

@@ -110,7 +110,7 @@ def build(number: int, seed: int) -> Build:
         noise_hu=float(rng.uniform(9, 22)),
         table=float(rng.uniform(2, 9)),
         rib_phase=float(rng.random()),
-        range_mm=(float(rng.normal(8, 4)), float(rng.normal(219, 3))),
+        range_mm=(float(rng.normal(16, 4)), float(rng.normal(213, 3))),
         lobes=rng.normal(0, 1, (6, 4)),
         nodules=int(rng.integers(1, 4)) if rng.random() < 0.3 else 0,
         position=rng.choice(["HFS", "HFS", "HFS", "HFS", "HFS", "FFS", "FFS", "HFP", "FFP"]),

@@ -61,11 +61,11 @@ def _ribs(on: Slice, inside: Array) -> None:
     sink = 66 * (np.minimum(phi, 2.4) / 2.4) ** 1.25 - 42 * np.maximum(phi - 2.4, 0)
     turn = (on.a + sink) / 25 + f.body.rib_phase
     off = 25 * np.abs(turn - np.rint(turn))
-    depth = (1 - np.hypot(off / 6.6, (inside.ravel()[ring] + 6.2) / 4.6)) * 4.6
+    depth = (1 - np.hypot(off / 7.5, (inside.ravel()[ring] + 5.8) / 4.0)) * 4.0
     depth = np.where((phi > 0.2) & (phi < 2.95), depth, -9).astype(np.float32)
     cover = on.soft(depth)
     cartilage = phi > 2.4
-    hu = np.where(cartilage, 95, 640 - 430 * soft(depth - 1.6, 1.5))
+    hu = np.where(cartilage, 95, 540 - 330 * soft(depth - 1.5, 1.5))
     flat = on.image.ravel()
     flat[ring] += cover * (hu.astype(np.float32) - flat[ring])
     if on.labels is not None:
@@ -135,7 +135,7 @@ def _shoulder_blade(on: Slice, side: int, back: float) -> None:
     lift = float(np.clip((a - 160) / 60, 0, 1))
     x0, y0 = side * (68 + 4 * np.sin(a / 20)), back + 12
     x1, y1 = side * (68 + (52 + 14 * lift) * top), back + 10 - (52 + 6 * lift) * top
-    bone(on, rod(on, (x0, y0), (x1, y1), 2.5), marrow=300, shell=500, mm=1.2)
+    bone(on, rod(on, (x0, y0), (x1, y1), 2.5), marrow=300, shell=460, mm=1.2)
     if a > 182:
         mid = ((x0 + x1) / 2, (y0 + y1) / 2)
         ridge = rod(on, mid, (side * 150 * width, back - 10), 3.2)

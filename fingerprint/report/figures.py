@@ -227,3 +227,34 @@ def ticks(n: int) -> list[tuple[float, str]]:
     step = next(s * 10**k for k in range(12) for s in (1, 2, 5) if n <= 6 * s * 10**k)
     numbers = [1, *range(step, n + 1, step)] if step > 1 else list(range(1, n + 1))
     return [((k - 0.5) / n * 100, f"{k:,}") for k in numbers]
+
+
+# -- differences of two images
+
+FULL_COLOUR = 100  # grey levels of difference that are drawn at full colour
+BRIGHTER, DARKER = (255, 176, 64), (96, 176, 255)  # orange and blue on black: not red and green
+
+
+def difference(generated: NDArray[np.uint8], real: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Colour generated minus real: black is equal, orange brighter, blue darker.
+
+    Parameters
+    ----------
+    generated, real : uint8, shape (y, x)
+
+    Returns
+    -------
+    uint8, shape (y, x, 3)
+    """
+    return _coloured(generated.astype(np.float64) - real)
+
+
+def difference_bar() -> str:
+    """Return the colours of a difference, from darker to brighter, as a data URI."""
+    return png(Image.fromarray(_coloured(np.linspace(-FULL_COLOUR, FULL_COLOUR, 256)[None])))
+
+
+def _coloured(d: NDArray[np.float64]) -> NDArray[np.uint8]:
+    d = np.clip(d / FULL_COLOUR, -1, 1)[..., None]
+    colour = np.where(d > 0, np.array(BRIGHTER), np.array(DARKER)) * np.abs(d)
+    return np.round(colour).astype(np.uint8)

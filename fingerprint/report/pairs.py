@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fingerprint.ledger import Damaged
+from fingerprint.report import figures
 
 log = logging.getLogger(__name__)
 
-FULL_COLOUR = 100  # grey levels of difference that are drawn at full colour
-BRIGHTER, DARKER = (255, 176, 64), (96, 176, 255)  # orange and blue on black: not red and green
 LARGE_PX, SMALL_PX, FEW = 512, 384, 12
 QUALITY = 80
 
@@ -70,31 +69,15 @@ def pictures(
 def _three(
     generated: NDArray[np.uint8], real: NDArray[np.uint8], px: int
 ) -> tuple[str, str, str]:
-    colours = difference(generated, real)
+    colours = figures.difference(generated, real)
     return webp(generated, px), webp(real, px), webp(colours, px)
-
-
-def difference(generated: NDArray[np.uint8], real: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colour generated minus real: black is equal, orange brighter, blue darker.
-
-    Parameters
-    ----------
-    generated, real : uint8, shape (y, x)
-
-    Returns
-    -------
-    uint8, shape (y, x, 3)
-    """
-    d = np.clip((generated.astype(np.float64) - real) / FULL_COLOUR, -1, 1)[..., None]
-    colour = np.where(d > 0, np.array(BRIGHTER), np.array(DARKER)) * np.abs(d)
-    return np.round(colour).astype(np.uint8)
 
 
 def webp(pixels: NDArray[np.uint8], px: int) -> str:
     """Return a data URI of an image, made smaller if its side is above `px`."""
     image = Image.fromarray(pixels)
     if image.width > px:
-        image = image.resize((px, px), Image.Resampling.BOX if pixels.ndim == 3 else Image.Resampling.LANCZOS)  # fmt: skip
+        image = image.resize((px, px), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     image.convert("RGB").save(out, format="WEBP", quality=QUALITY, method=4)
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()

@@ -1,0 +1,69 @@
+"""From a token or a pseudonym back to the file or the patient, for whoever holds key and source.
+
+Nothing is written: the answer is for the terminal inside the hospital, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fingerprint.corpus.identity import Key, pseudonym, token
+from fingerprint.corpus.readers import Reader
+from fingerprint.corpus.scan import ReadOptions, Rejected
+from fingerprint.corpus.source import SourceFile, walk, who_of_nifti
+
+BATCH = 256
+MOST_FRAMES = 4096
+QUERY = re.compile(r"^(?:[gcp]_|C)([0-9a-f]{12})$")
+
+
+def locate(
+    sources: Sequence[Path], wanted: Sequence[str], key: Key, participant_from: str | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield (asked, what it is): ``file PATH``, ``file PATH, image N`` or ``patient ID (PATH)``.
+
+    Parameters
+    ----------
+    sources : paths
+        The folders that were ingested, given as they were then.
+    wanted : sequence of str
+        Tokens, query names (``g_...``) or pseudonyms of participants (``P...``).
+    """
+    left = {QUERY.sub(r"\1", name): name for name in wanted}
+    files = walk(sources, key, participant_from=participant_from)
+    for file in files:
+        if file.token in left:
+            yield left.pop(file.token), f"file {file.path}"
+    if any(name.startswith("P") for name in left):
+        for name, path, patient in _patients(files, left, key):
+            yield left.pop(name), f"patient {patient} ({path})"
+    if any(not name.startswith("P") for name in left):
+        for file in files:
+            for i in range(MOST_FRAMES):
+                name = token(key, f"{file.token}#{i}")
+                if name in left:
+                    yield left.pop(name), f"file {file.path}, image {i}"
+
+
+def _patients(
+    files: Sequence[SourceFile], left: dict[str, str], key: Key
+) -> Iterator[tuple[str, Path, str]]:
+    options = ReadOptions(window_hu=(-1000.0, 1000.0))
+    with Reader() as reader:
+        for i in range(0, len(files), BATCH):
+            batch = [f for f in files[i : i + BATCH] if not f.code and not f.reason]
+            answers = reader.headers([f.path for f in batch], options)
+            for file, answer in zip(batch, answers, strict=True):
+                who = _who(file, answer)
+                if who is not None and pseudonym(key, who) in left:
+                    yield pseudonym(key, who), file.path, who
+
+
+def _who(file: SourceFile, answer: object) -> str | None:
+    """Whose file it is, by the same rules as at ingest."""
+    if isinstance(answer, Rejected) or not isinstance(answer, list):
+        return file.participant
+    who: str | None = answer[0].patient or file.participant
+    return who_of_nifti(file.path) if who is None and answer[0].kind == "nifti" else who

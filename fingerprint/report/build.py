@@ -1,0 +1,212 @@
+"""A run folder becomes one page: everything inside it, nothing fetched, readable from a disk.
+
+Built from a finished run or from a broken one: what is missing is named in the title and in its
+place. The page carries a policy that forbids everything except its own style, its own pictures and
+its one script, so that text from a file can never run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from fingerprint.corpus import store
+from fingerprint.ledger import Damaged, replacing
+from fingerprint.measure import findings as measure
+from fingerprint.report import sections
+from fingerprint.report.pairs import Slices, pictures
+from fingerprint.search import correlation, matches
+
+log = logging.getLogger(__name__)
+
+NAME, WITHOUT_IMAGES = "report.html", "report-without-real-images.html"
+PHASES = ("check", "search", "match", "stats")
+LEFT_OUT = (
+    "Pictures were left out of this version, the generated ones too: an image that copies a slice "
+    "shows the patient."
+)
+Open = Callable[[Path], Slices]
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a run left: everything that could be read, and a sentence for what could not."""
+
+    run: Mapping[str, Any]
+    findings: Mapping[str, Any]
+    matrix: xr.Dataset | None
+    corpora: Mapping[str, Slices]
+    missing: list[str]
+    notes: list[str]
+
+
+def build(
+    run: Path, *, without_real_images: bool = False, open_corpus: Open = store.open_corpus
+) -> Path:
+    """Write the report of a run, finished or not, in one rename, for its owner alone.
+
+    Parameters
+    ----------
+    run : Path
+        The folder that an audit left.
+    without_real_images : bool
+        Leave out every picture of a slice: the version to pass on.
+    open_corpus : callable
+        Opens the corpora that ``run.json`` names.
+
+    Returns
+    -------
+    Path
+        ``report.html`` or ``report-without-real-images.html`` inside `run`.
+
+    Raises
+    ------
+    ValueError
+        If `run` holds no run.
+    """
+    left = read(Path(run), open_corpus)
+    page = Path(run) / (WITHOUT_IMAGES if without_real_images else NAME)
+    text = render(left, without_real_images=without_real_images)
+    with replacing(page) as out:
+        os.fchmod(out.fileno(), 0o600)
+        out.write(text.encode())
+    return page
+
+
+# -- reading what is there
+
+
+def read(run: Path, open_corpus: Open) -> Left:
+    """Read a run folder; whatever cannot be read is named and left out."""
+    if not (run / "run.json").exists():
+        raise ValueError(f"build: {run} is not a run (no run.json); make one with audit")
+    notes: list[str] = []
+    document = _try("run.json", lambda: json.loads((run / "run.json").read_bytes()), notes) or {}
+    missing = _missing(run, document)
+    matrix = table = None
+    if (run / "correlation.zarr").exists():
+        matrix = _try("correlation.zarr", lambda: correlation.load(run / "correlation.zarr"), notes)
+    if (run / "matches.parquet").exists():
+        table = _try("matches.parquet", lambda: matches.load(run / "matches.parquet"), notes)
+    corpora = _corpora(run, document, open_corpus, notes)
+    found = None
+    if (run / "findings.json").exists():
+        found = _try("findings.json", lambda: json.loads((run / "findings.json").read_bytes()), notes)
+    if found is None:
+        found = _collect(matrix, table, document, corpora)
+    return Left(document, found, matrix, corpora, missing, notes)
+
+
+def _try(name: str, load: Callable[[], Any], notes: list[str]) -> Any:
+    """Load a file of the run; a damaged one must not cost the rest of the page."""
+    try:
+        return load()
+    except Exception as error:  # zarr, parquet and JSON each raise their own kinds on damage
+        log.warning("%s cannot be read (%s)", name, type(error).__name__)
+        notes.append(f"{name} cannot be read: it is damaged. Run the audit again.")
+        return None
+
+
+def _missing(run: Path, document: Mapping[str, Any]) -> list[str]:
+    """Name the phases that are not done and the files that are not there."""
+    phases = document.get("phases") or {}
+    out = []
+    for name in PHASES:
+        counts = phases.get(name)
+        if counts is None:
+            out.append(f"{name}: not begun")
+        elif counts["done"] < counts["planned"]:
+            out.append(f"{name}: {counts['done']:,} of {counts['planned']:,} shards")
+    names = ("correlation.zarr", "matches.parquet", "findings.json")
+    out += [f"{name} is not there" for name in names if not (run / name).exists()]
+    if document.get("status") != "complete" and not out:
+        out.append("the run is not marked complete")
+    return out
+
+
+def _corpora(
+    run: Path, document: Mapping[str, Any], open_corpus: Open, notes: list[str]
+) -> dict[str, Slices]:
+    """Open the corpora of the run, if they are still where it left them and still the same."""
+    out = {}
+    for role, entry in (document.get("inputs") or {}).items():
+        if not entry:
+            continue
+        try:
+            corpus = open_corpus(run / entry["path"])
+        except (ValueError, OSError, Damaged) as error:
+            log.warning("the %s corpus cannot be opened (%s)", role, type(error).__name__)
+            notes.append(f"The {role} corpus cannot be opened where the run left it.")
+            continue
+        if corpus.digest == entry["digest"]:
+            out[role] = corpus
+        else:
+            notes.append(f"The {role} corpus has changed since the run: its images are not shown.")
+    return out
+
+
+def _collect(
+    matrix: xr.Dataset | None,
+    table: pd.DataFrame | None,
+    document: Mapping[str, Any],
+    corpora: Mapping[str, Slices],
+) -> Mapping[str, Any]:
+    """Return the numbers of a run that did not get to its findings."""
+    summaries = {role: corpus.summary for role, corpus in corpora.items()}
+    return measure.collect(matrix, table, document, summaries)
+
+
+# -- rendering
+
+
+def render(left: Left, *, without_real_images: bool) -> str:
+    """Return the page as text."""
+    shown: Mapping[int, tuple[str, str, str] | str] = {}
+    reason = LEFT_OUT if without_real_images else ""
+    if not reason and not {"real", "generated"} <= set(left.corpora):
+        reason = "No pictures: a corpus of this run cannot be opened."
+    if not reason:
+        shown = pictures(left.findings, left.corpora["generated"], left.corpora["real"])
+    page = sections.Page(left.findings, left.matrix, shown, reason)
+    built = [(s, s.absent(page)) for s in sections.SECTIONS]
+    script = _resource("report.js")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    # our own file, no text from outside: the policy below allows this script and no other
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.from_string(_resource("report.html.j2")).render(
+        title="INCOMPLETE: audit report" if left.missing else "Audit report",
+        policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'",
+        style=Markup(_resource("report.css")),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        has_images=any(isinstance(three, tuple) for three in shown.values()),
+        missing=left.missing,
+        notes=[*left.notes, *left.findings.get("notes", [])],
+        run=str(left.run.get("run") or "")[:12],
+        when=str(left.run.get("ended") or left.run.get("started") or ""),
+        version=str((left.run.get("versions") or {}).get("fingerprint", "")),
+        verdict=sections.verdict(page),
+        headlines=sections.headlines(page),
+        sections=[(s, why, () if why else s.build(page)) for s, why in built],
+        markup=Markup,  # noqa: S704 - for the drawings that figures.py made
+        value_type=sections.Value,
+    )
+
+
+def _resource(name: str) -> str:
+    return files("fingerprint.report").joinpath(name).read_text(encoding="utf-8")

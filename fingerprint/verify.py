@@ -1,0 +1,89 @@
+"""Recompute every digest of a corpus or of a run, and name what is not as it was left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from fingerprint import ledger
+from fingerprint.corpus import store
+from fingerprint.job import read_run
+
+MANIFEST = "manifest.json"
+# not part of what a run states: shards have their own digests, corpora theirs, a log grows
+APART = ("ledger/", "corpora/", "log.jsonl", MANIFEST)
+
+
+def seal_run(out: Path) -> None:
+    """List every file of a finished run with its SHA-256, in ``manifest.json``."""
+    files = {name: _sha256(out / name) for name in _files(out)}
+    document = {"format": 1, "files": files, "seal": ledger.digest_of(files)}
+    with ledger.replacing(out / MANIFEST) as file:
+        file.write(store.canonical(document))
+
+
+def verify(path: Path) -> Iterator[str]:
+    """Yield one line for each thing in a corpus or a run that is not as it was left.
+
+    Raises
+    ------
+    ValueError
+        It is neither a corpus nor a run.
+    """
+    if (path / "run.json").exists() or (path / MANIFEST).exists():
+        yield from _verify_run(path)
+    else:
+        yield from store.verify(path)
+
+
+def _verify_run(out: Path) -> Iterator[str]:
+    yield from _outputs(out)
+    for file in sorted(out.glob("ledger/*/*.shard")):
+        try:
+            ledger.receipt(file)
+        except ledger.Damaged as error:
+            yield f"{out.name}: ledger/{error}"
+    for corpus in sorted(p for p in out.glob("corpora/*") if p.is_dir()):
+        yield from (f"{out.name}: corpora/{line}" for line in store.verify(corpus))
+
+
+def _outputs(out: Path) -> Iterator[str]:
+    try:
+        status = read_run(out)["status"]
+    except (ValueError, ledger.Damaged) as error:
+        yield str(error)
+        return
+    try:
+        data = (out / MANIFEST).read_bytes()
+        document = json.loads(data)
+        files = document["files"]
+        if data != store.canonical(document) or document["seal"] != ledger.digest_of(files):
+            yield f"{out.name}: {MANIFEST} is not what was written"
+            return
+    except FileNotFoundError:
+        if status == "complete":
+            yield f"{out.name}: {MANIFEST} is missing"
+        return
+    except (ValueError, KeyError, TypeError):
+        yield f"{out.name}: {MANIFEST} is not what was written"
+        return
+    present = set(_files(out))
+    for name in sorted(set(files) | present):
+        if name not in present:
+            yield f"{out.name}: {name} is missing"
+        elif name not in files:
+            yield f"{out.name}: {name} does not belong to the run"
+        elif _sha256(out / name) != files[name]:
+            yield f"{out.name}: {name} is not what was written"
+
+
+def _files(out: Path) -> list[str]:
+    names = (p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    return sorted(name for name in names if not name.startswith(APART))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
