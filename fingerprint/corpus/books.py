@@ -91,9 +91,9 @@ class Book:
         if not outcomes:
             return self
         files = self.files.set_index("token")
-        news = pd.DataFrame(list(outcomes)).set_index("token")
-        for column in news.columns:
-            files.loc[news.index, column] = news[column]
+        named = pd.DataFrame(list(outcomes)).columns
+        rows = _frame(outcomes, {name: FILES[name] for name in named}).set_index("token")
+        files.loc[rows.index, rows.columns] = rows
         return replace(self, files=_frame(files.reset_index(), FILES))
 
     def with_series(self, rows: Sequence[Mapping[str, Any]]) -> Book:

@@ -38,7 +38,15 @@ _HEAD = 4096
 _PR_SET_PDEATHSIG = 1
 _DENIED = (
     *("socket.__new__", "socket.connect", "socket.bind", "socket.getaddrinfo"),
-    *("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn"),
+    *(
+        "subprocess.Popen",
+        "os.system",
+        "os.exec",
+        "os.fork",
+        "os.forkpty",
+        "os.posix_spawn",
+        "os.spawn",
+    ),
     *("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "os.truncate"),
     "pickle.find_class",
 )
@@ -81,15 +89,14 @@ def headers_of(path: Path, options: ReadOptions) -> dict[str, Any]:
         return {"rejected": _coded(error)}
 
 
-def stack_of(paths: list[Path], kind: str, options: ReadOptions, lost: int) -> Stack:
-    """Answer a request for one stack; an unforeseen failure rejects all of its files."""
+def stack_of(paths: list[Path], kind: str, options: ReadOptions, lost: int) -> Stack | Rejected:
+    """Answer a request for one stack; after an unforeseen failure the parent tries each file."""
     more = {"lost": lost} if kind == "dicom" else {}
     try:
-        answer: Stack = FORMATS[kind].read(paths, options, **more)
+        stack: Stack = FORMATS[kind].read(paths, options, **more)
     except Exception as error:
-        why = Rejected(*_coded(error))
-        return Stack(None, dict.fromkeys(range(len(paths)), why), {})
-    return answer
+        return Rejected(*_coded(error))
+    return stack
 
 
 def _coded(error: Exception) -> tuple[str, str]:
@@ -132,8 +139,11 @@ def _options(fields: Mapping[str, Any]) -> ReadOptions:
     )
 
 
-def _send_stack(answers: BinaryIO, stack: Stack, *, probe: bool) -> None:
+def _send_stack(answers: BinaryIO, stack: Stack | Rejected, *, probe: bool) -> None:
     """Send a stack: numbers as JSON, pixels as they are. A probe only tells that it came back."""
+    if isinstance(stack, Rejected):
+        send(answers, {"failed": (stack.code, stack.detail)})
+        return
     scan = None if probe else stack.scan
     fields: dict[str, Any] = {
         "rejected": {i: (why.code, why.detail) for i, why in stack.rejected.items()},

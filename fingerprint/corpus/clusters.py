@@ -41,8 +41,8 @@ def clusters(
     threshold : float
         Images with r above it are linked. A constant image is linked to none.
     block : int
-        Images compared with as many others at a time; bounds the memory (some 20 block² bytes
-        beside the images) and changes nothing else, since every sum is of whole numbers.
+        Images compared with as many others at a time. It bounds the memory (some 40 block² bytes,
+        and 10 for each pixel of a block) and changes nothing else: all sums are of whole numbers.
 
     Returns
     -------
@@ -91,13 +91,11 @@ def _joined(
     labels: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Merge the clusters labelled `a` with those labelled `b`, pair by pair."""
-    new = a != b
-    if not new.any():
-        return labels
     n = len(labels)
-    links = coo_array((np.ones(int(new.sum()), np.int8), (a[new], b[new])), shape=(n, n))
-    # more than 127 links of one pair would overflow int8 and could cancel to a missing link
-    links = (links.tocsr().astype(bool)).astype(np.int8)
+    pairs = np.unique((a * n + b)[a != b])  # one link for each pair: a sum of links could overflow
+    if not len(pairs):
+        return labels
+    links = coo_array((np.ones(len(pairs), np.int8), np.divmod(pairs, n)), shape=(n, n))
     _, component = connected_components(links, directed=False)
     least = np.full(component.max() + 1, n, np.int64)
     np.minimum.at(least, component, np.arange(n))

@@ -102,7 +102,8 @@ def parse(path: Path) -> File:
 
     Raises
     ------
-    Rejected : ``bits``, for a deflated file: inflating it means holding what it declares.
+    Rejected : ``bits``, for a deflated file: inflating it means holding what it declares;
+        ``bomb``, for an element of impossible length.
     Exception : whatever pydicom raises on bytes that are not DICOM.
     """
     found = {"tag": 0, "length": 0, "long": 0}
@@ -117,7 +118,10 @@ def parse(path: Path) -> File:
         if str(DeflatedExplicitVRLittleEndian).encode() in file.read(1024):
             raise Rejected("bits", "deflated DICOM")
         file.seek(0)
-        ds = read_partial(file, at_pixels, force=True, specific_tags=_TAGS)
+        try:
+            ds = read_partial(file, at_pixels, force=True, specific_tags=_TAGS)
+        except MemoryError as error:  # headers are small: a length that is not true
+            raise Rejected("bomb", "an element longer than the file") from error
         end, size = file.tell(), os.fstat(file.fileno()).st_size
     implicit, little = ds.original_encoding
     if not found["tag"]:
@@ -180,9 +184,9 @@ def _refuse_other_kinds(file: File) -> None:
     modality = text(file.ds, "Modality")
     if modality in _NO_IMAGES:
         raise Rejected("not_image", modality)
-    sop_class = text(file.ds, "SOPClassUID")
+    sop_class = text(file.ds, "SOPClassUID") or text(file.ds.file_meta, "MediaStorageSOPClassUID")
     if not file.tag:
-        if file.ended_early or sop_class in _CT_IMAGES or (modality == "CT" and not sop_class):
+        if file.ended_early or not sop_class or sop_class in _CT_IMAGES:
             raise Rejected("truncated", "the file ends before its pixels begin")
         raise Rejected("not_image", "no pixel data")
     if modality != "CT":

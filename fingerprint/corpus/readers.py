@@ -45,7 +45,11 @@ T = TypeVar("T")
 
 
 class Died(Exception):  # noqa: N818 - an event to handle, not an error to report
-    """The child ended, or did not answer in time, or answered nonsense."""
+    """The child ended, was too late, answered nonsense, or met what nobody foresaw."""
+
+    def __init__(self, why: Rejected | None = None) -> None:
+        super().__init__()
+        self.why = why or Rejected("reader_died")
 
 
 # -- messages
@@ -178,35 +182,37 @@ class Reader:
         -------
         Stack
             Indices are those of `paths`. If the child ends, each file is tried alone; those on
-            which it ends again are rejected as ``reader_died`` and the rest is read as one series.
+            which it ends again are rejected (``reader_died``), the rest is read as one series.
         """
         try:
             return self._read(paths, kind, options, lost)
-        except Died:
-            died = Rejected("reader_died")
-        dead = [i for i, path in enumerate(paths) if self._kills(path, kind, options)]
-        rest = [i for i in range(len(paths)) if i not in set(dead)]
-        rejected = dict.fromkeys(dead, died)
+        except Died as died:
+            log.debug("a series of %d files failed: %s", len(paths), died.why.code)
+        tried = {i: self._probe(path, kind, options) for i, path in enumerate(paths)}
+        rejected = {i: why for i, why in tried.items() if why is not None}
+        rest = [i for i, why in tried.items() if why is None]
         if not rest:
             return Stack(None, rejected, {})
         try:
-            stack = self._read([paths[i] for i in rest], kind, options, lost + len(dead))
-        except Died:  # each alone is fine, together they are too much
-            return Stack(None, dict.fromkeys(range(len(paths)), died), {})
+            stack = self._read([paths[i] for i in rest], kind, options, lost + len(rejected))
+        except Died as died:  # each alone is fine, together they are too much
+            return Stack(None, dict.fromkeys(rest, died.why) | rejected, {})
         return _renumbered(stack, rest, rejected)
 
-    def _kills(self, path: Path, kind: str, options: ReadOptions) -> bool:
+    def _probe(self, path: Path, kind: str, options: ReadOptions) -> Rejected | None:
+        """Read one file alone; why it cannot be, if the child does not come back from it."""
         try:
             self._ask("probe", [path], options, kind=kind)
-            self._answer(self._cpu_s)
-        except Died:
-            return True
-        return False
+            _unless_failed(self._answer(self._cpu_s)[0])
+        except Died as died:
+            return died.why
+        return None
 
     def _read(self, paths: Sequence[Path], kind: str, options: ReadOptions, lost: int) -> Stack:
         self._ask("read", paths, options, kind=kind, lost=lost)
         budget = self._cpu_s * max(1.0, len(paths) / FILES_PER_BUDGET)
         fields, pixels = self._answer(budget)
+        _unless_failed(fields)
         return self._understood(lambda f: _stack(f, pixels, len(paths), options.size_px), fields)
 
     def _ask(
@@ -292,6 +298,18 @@ class Reader:
 
 
 # -- what the child says, checked
+
+
+def _unless_failed(fields: dict[str, Any]) -> None:
+    """Raise if the child survived but a format met an error that nobody foresaw."""
+    failed = fields.get("failed")
+    if failed is None:
+        return
+    try:
+        why = Rejected(*failed)
+    except (TypeError, ValueError):
+        why = Rejected("reader_died")
+    raise Died(why)
 
 
 def _headers_or_rejected(fields: dict[str, Any]) -> list[Header] | Rejected:

@@ -101,7 +101,7 @@ def best_r(matrix: xr.Dataset, query_set: str, slices: str = "all") -> NDArray[n
 
 
 def _of_set(matrix: xr.Dataset, query_set: str) -> NDArray[np.bool_]:
-    return np.asarray(matrix["query_set"].values.astype(str) == query_set)
+    return np.asarray(matrix["query_set"].values.astype(object) == query_set)
 
 
 def exit_code(findings: Mapping[str, Any]) -> int:
@@ -235,7 +235,7 @@ def _searched(matrix: xr.Dataset | None, run: Mapping[str, Any], known: bool) ->
 
 
 def _pairs_compared(matrix: xr.Dataset, query_set: str) -> int | None:
-    if "histogram" not in matrix or query_set not in matrix["histogram_of"].values.astype(str):
+    if "histogram" not in matrix or query_set not in matrix["histogram_of"].values.astype(object):
         return None
     return int(matrix["histogram"].sel(histogram_of=query_set).sum()) or None
 
@@ -258,7 +258,7 @@ def _table1(row: str, matrix: xr.Dataset | None, query_set: str, slices: str) ->
     """Return one row of Table 1 of paper 000 for this run."""
     if matrix is None:
         return _entry(f"table1.{row}.n", None, UNFINISHED)
-    if slices not in matrix["slices"].values.astype(str):
+    if slices not in matrix["slices"].values.astype(object):
         return _entry(f"table1.{row}.n", None, "slices per patient were not capped in this run")
     if not _of_set(matrix, query_set).any():
         return _entry(f"table1.{row}.n", None, NO_CONTROLS)

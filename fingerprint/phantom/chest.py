@@ -26,7 +26,7 @@ def paint_lungs(on: Slice, inside: Array) -> None:
     fissure = np.where(x > 0, np.float32(0.9 * (a - 100)), np.float32(0.8 * (a - 92)))
     hu += 150 * on.soft(1.1 - np.abs(y - fissure))
     drawn = [vessels.draw(tree, a, _SLAB_MM, f.to_px, f.size_px)[box] for tree in f.trees]
-    hu += np.maximum(*drawn) * (35 - hu)
+    hu += np.maximum(*drawn) * (-10 - hu)
     on.paint(box, cover, hu)
     if on.labels is not None:
         lung = cover > 0.5
@@ -39,9 +39,16 @@ def paint_lungs(on: Slice, inside: Array) -> None:
             on.paint(at, on.soft(np.minimum(depth, inside[at])), 30, "nodule")
 
 
-def _dome(on: Slice, x: float, y: float, rx: float, ry: float, height: float) -> Shape:
-    """Return an organ under the diaphragm: an ellipse that shrinks to nothing at `height`."""
+def _dome(
+    on: Slice, x: float, y: float, rx: float, ry: float, height: float,
+    off: tuple[float, float] = (0.0, 0.0),
+) -> Shape:  # fmt: skip
+    """Return an organ under the diaphragm: an ellipse that shrinks to nothing at `height`.
+
+    It stands off the axis (x, y) of its dome, the less the higher up.
+    """
     share = float(np.sqrt(max(0.0, 1 - on.a / height)))
+    x, y = x + share * off[0], y + share * off[1]
     if share < 0.05:
         return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), np.float32)
     return ellipse(on, x, y, rx * share, ry * share)
@@ -62,12 +69,14 @@ def paint_abdomen(on: Slice, inside: Array) -> None:
         _dome(on, 56 * w, -16 * d, 84 * w, 84 * d, body.dome[1]),
     ):
         organ(fat, -96 + 6 * on.cloud[fat[0]])
-    organ(_dome(on, 92 * w, 34 * d, 38 * w, 46 * d, body.dome[1] - 4), 48 + 1.2 * blood, "spleen")
-    x, y = 52 * w, -26 * d
-    stomach = _dome(on, x, y, 46 * w, 42 * d, body.dome[1] - 2)
+    axis, height = (56 * w, -16 * d), body.dome[1] - 3
+    spleen = _dome(on, *axis, 38 * w, 46 * d, height, (36 * w, 48 * d))
+    organ(spleen, 48 + 1.2 * blood, "spleen")
+    stomach = _dome(on, *axis, 46 * w, 42 * d, height, (-4 * w, -10 * d))
     organ(stomach, 32, "stomach")
     box, depth = stomach
-    above = on.frame.y[box] - y if body.position.endswith("P") else y - 6 - on.frame.y[box]
+    level = axis[1] - 12
+    above = on.frame.y[box] - level if body.position.endswith("P") else level - on.frame.y[box]
     organ((box, np.minimum(depth - 4, above)), -985)  # gas floats on what was swallowed
     right = _dome(on, -60 * w, -14 * d, 92 * w, 90 * d, body.dome[0])
     lobe = _dome(on, 4 * w, -52 * d, 62 * w, 34 * d, body.dome[0] - 16)
@@ -142,7 +151,7 @@ def _great_vessels(on: Slice, back: float) -> list[tuple[Shape, float, str, floa
     ]
     wide = 1 + max(0.0, a - arch) / 60
     for x, y, r in ((-16, -16, 6.5), (4, -10, 4.5), (22, 4, 5.5)):
-        tubes.append((x * wide, y, r, r, arch + 8, 260, blood, "", 5))
+        tubes.append((x * wide, y, r, r, arch + 8, 260.0, blood, "", 5.0))
     for side in (-1, 1):
         tubes.append((side * (26 + 0.5 * (a - 190)), -16, 6.5, 6.5, arch + 24, 260, blood, "", 4))
         tubes.append((side * 46, 4, 9, 15, 100, 140, blood, "", 2))  # the root of the lung
@@ -170,7 +179,7 @@ def _airways(on: Slice, back: float) -> None:
     shapes = []
     if a > 130:
         shapes.append(ellipse(on, 1, back - 44, 9, 8.5))
-    if 94 < a < 134:
+    if 104 < a < 134:
         for side in (-1, 1):
             x, y = side * (8 + 0.62 * (134 - a)), back - 45 - 0.1 * (134 - a)
             shapes.append(ellipse(on, x, y, 7, 6))

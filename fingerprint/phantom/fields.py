@@ -45,7 +45,7 @@ def between(planes: Array, at: float) -> Array:
     low = min(int(position), len(planes) - 2)
     angle = (position - low) * np.pi / 2  # cos^2 + sin^2 = 1: no plane is smoother than another
     mixed = planes[low] * np.cos(angle) + planes[low + 1] * np.sin(angle)
-    return np.asarray(np.rint(mixed * _FINE) / _FINE, dtype=np.float32)
+    return np.asarray(np.rint(mixed * _FINE) / _FINE).astype(np.float32)
 
 
 def smooth(planes: Array, at: float, weights: Array) -> Array:

@@ -1,6 +1,6 @@
 """Outlines of a thorax: the radius of rib cage, muscles and skin over the angle, at any height.
 
-x -> patient's left            a   height in mm: 0 lower edge of the lungs, 82 liver dome,
+x -> patient's left            a   height in mm: 0 lower edge of the lungs, 90 liver dome,
 y -> back                          92 middle of the heart, 132 carina, 168 aortic arch,
                                    200 collar bones, 213 shoulders
 """
@@ -22,16 +22,16 @@ HEIGHT = np.array([0.0, 30, 60, 90, 120, 150, 180, 200, 215, 230])
 # half width, front and back of the rib cage (inside) and of the muscles (outside), mm at HEIGHT
 CAGE = np.array(
     [
-        [127, 130, 130, 129, 126, 122, 115, 107, 98, 86],
-        [87, 90, 91, 88, 84, 78, 70, 62, 55, 47],
-        [84, 88, 90, 91, 90, 88, 85, 81, 76, 70],
+        [127, 130, 130, 129, 126, 123, 119, 114, 109, 103],
+        [87, 90, 91, 88, 85, 80, 74, 69, 65, 60],
+        [84, 88, 90, 91, 90, 88, 86, 84, 81, 78],
     ]
 )
 MUSCLE = np.array(
     [
-        [148, 150, 152, 155, 158, 162, 167, 172, 176, 179],
-        [101, 103, 104, 103, 100, 96, 90, 84, 78, 73],
-        [115, 118, 120, 121, 122, 121, 118, 115, 111, 107],
+        [148, 150, 152, 155, 158, 162, 166, 170, 173, 176],
+        [101, 103, 104, 103, 101, 98, 94, 90, 87, 84],
+        [115, 118, 120, 121, 122, 121, 119, 117, 114, 111],
     ]
 )
 

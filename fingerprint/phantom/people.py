@@ -12,6 +12,11 @@ Position = Literal["HFS", "FFS", "HFP", "FFP"]
 REGIONS = ("c1", "c2", "c3")  # upper liver, heart, shoulders; "" lies between them
 
 
+# how much a slice changes with height: 1 - r per mm x 1000, in steps of 10 mm from 10 to 220 mm
+_PACE = (2.2, 2.7, 3.3, 4.5, 5.3, 5.5, 4.6, 3.9, 3.5, 2.8, 2.9, 3.5, 3.6, 3.6, 4.9, 5.0, 4.7, 5.5,
+         6.5, 6.0, 5.3)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Build:
     """What makes one body differ from the next; lengths in mm, HU where the name says so."""
@@ -104,7 +109,7 @@ def build(number: int, seed: int) -> Build:
         heart=(float(rng.normal(1, 0.09)), float(rng.normal(0, 5)), float(rng.normal(0, 8))),
         heart_turn_deg=float(rng.normal(0, 8)),
         arch=float(rng.normal(168, 6)),
-        dome=(float(rng.normal(82, 6)), float(rng.normal(66, 6))),
+        dome=(float(rng.normal(90, 6)), float(rng.normal(78, 6))),
         shoulders=float(rng.normal(1, 0.05)),
         blood_hu=float(rng.uniform(130, 260) if rng.random() < 0.5 else 42),
         noise_hu=float(rng.uniform(9, 22)),
@@ -121,16 +126,22 @@ def build(number: int, seed: int) -> Build:
 def levels(body: Build, n_slices: int) -> NDArray[np.float64]:
     """Height in the body of every slice, mm above the lower edge of the lungs, rising.
 
-    The scan always reaches from the upper liver to the shoulders, whatever the number of slices.
+    The scan always reaches from the upper liver to the shoulders, whatever the number of slices,
+    and steps so that each slice differs from the one below by about as much as any other does.
     """
-    return np.linspace(*body.range_mm, n_slices)
+    if n_slices < 3:
+        raise ValueError(f"phantom: n_slices must be at least 3, got {n_slices}")
+    edge = np.linspace(10, 220, len(_PACE) + 1)
+    change = np.concatenate([[0.0], np.cumsum(_PACE)])
+    first, last = np.interp(body.range_mm, edge, change)
+    return np.interp(np.linspace(first, last, n_slices), change, edge)
 
 
 def regions(body: Build, n_slices: int) -> tuple[str, ...]:
     """Ground truth of the three classes of paper 000, each with at least one slice."""
     a = levels(body, n_slices)
-    reach = max(18.0, float(a[1] - a[0]) / 2 + 1e-9)
     heart = 96 + body.heart[2]
+    reach = max(18.0, float(np.abs(a - heart).min()))
     found = np.full(n_slices, "", dtype="<U2")
     found[np.abs(a - heart) <= reach] = "c2"
     found[(a <= max(46.0, a[0])) & (found == "")] = "c1"

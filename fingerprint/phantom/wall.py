@@ -65,7 +65,7 @@ def _ribs(on: Slice, inside: Array) -> None:
     depth = np.where((phi > 0.2) & (phi < 2.95), depth, -9).astype(np.float32)
     cover = on.soft(depth)
     cartilage = phi > 2.4
-    hu = np.where(cartilage, 95, 540 - 330 * soft(depth - 1.5, 1.5))
+    hu = np.where(cartilage, 95, 500 - 290 * soft(depth - 1.5, 1.5))
     flat = on.image.ravel()
     flat[ring] += cover * (hu.astype(np.float32) - flat[ring])
     if on.labels is not None:
@@ -81,17 +81,18 @@ def paint_skeleton(on: Slice, inside: Array) -> None:
     if 48 < a < 192:
         wide = float(np.interp(a, [48, 70, 165, 182, 192], [7, 13, 15, 27, 22]))
         bone(on, ellipse(on, 0, front - 7, wide, 6.2), marrow=140, shell=420, mm=1.6)
+    arm = float(outlines.muscle(body, a)[outlines.BACK + outlines.ANGLES // 4]) - 28
     for side in (-1, 1):
         if a > 145:
             _armpit(on, side, inside)
         if a > 115:
-            _shoulder_blade(on, side, back)
-        if a > 203:
-            ball = 25 * np.sqrt(max(0.0, 1 - ((a - 226) / 26) ** 2))
-            head = ellipse(on, side * 158 * body.width, back - 62, ball + 1, ball + 1)
+            _shoulder_blade(on, side, back, arm)
+        if a > 190:
+            ball = 25 * np.sqrt(max(0.0, 1 - ((a - 224) / 35) ** 2))
+            head = ellipse(on, side * arm, back - 62, ball + 1, ball + 1)
             bone(on, head, marrow=170, shell=640, mm=2.4)
-        climb = (a - 186) / 0.3  # the collar bone climbs sideways
-        near, far = max(14.0, climb - 24), min(116.0, climb + 24)
+        climb = (a - 170) / 0.45  # the collar bone climbs sideways
+        near, far = max(14.0, climb - 30), min(118.0, climb + 30)
         if far > near:
             ends = [(side * x, front - 8 + 0.12 * x + 6 * np.sin(x / 22)) for x in (near, far)]
             bone(on, rod(on, ends[0], ends[1], 6.0), marrow=260, mm=2.0)
@@ -128,9 +129,9 @@ def _armpit(on: Slice, side: int, inside: Array) -> None:
         on.fill((box, np.minimum(depth, -12 - inside[box])), body.blood_hu)
 
 
-def _shoulder_blade(on: Slice, side: int, back: float) -> None:
+def _shoulder_blade(on: Slice, side: int, back: float, arm: float) -> None:
     """Paint a plate; higher up its spine and the socket."""
-    a, width = on.a, on.frame.body.width
+    a = on.a
     top = float(np.clip((a - 108) / 34, 0, 1))
     lift = float(np.clip((a - 160) / 60, 0, 1))
     x0, y0 = side * (68 + 4 * np.sin(a / 20)), back + 12
@@ -138,8 +139,8 @@ def _shoulder_blade(on: Slice, side: int, back: float) -> None:
     bone(on, rod(on, (x0, y0), (x1, y1), 2.5), marrow=300, shell=460, mm=1.2)
     if a > 182:
         mid = ((x0 + x1) / 2, (y0 + y1) / 2)
-        ridge = rod(on, mid, (side * 150 * width, back - 10), 3.2)
+        ridge = rod(on, mid, (side * (arm - 6), back - 10), 3.2)
         bone(on, ridge, marrow=260, shell=540, mm=1.4)
     if a > 196:
-        socket = ellipse(on, side * 128 * width, back - 50, 8, 14, -side * 25)
+        socket = ellipse(on, side * (arm - 30), back - 50, 8, 14, -side * 25)
         bone(on, socket, marrow=240, shell=560, mm=2.0)

@@ -15,7 +15,7 @@ NOT_RUN = "not run"
 
 @dataclass(frozen=True)
 class Value:
-    """One entry of ``findings.json`` as it is shown; `why` says what is missing where it is None."""
+    """One entry of ``findings.json`` as it is shown; `why` stands beside None."""
 
     key: str
     text: str

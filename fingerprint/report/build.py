@@ -104,7 +104,9 @@ def read(run: Path, open_corpus: Open) -> Left:
     corpora = _corpora(run, document, open_corpus, notes)
     found = None
     if (run / "findings.json").exists():
-        found = _try("findings.json", lambda: json.loads((run / "findings.json").read_bytes()), notes)
+        found = _try(
+            "findings.json", lambda: json.loads((run / "findings.json").read_bytes()), notes
+        )
     if found is None:
         found = _collect(matrix, table, document, corpora)
     return Left(document, found, matrix, corpora, missing, notes)
@@ -188,7 +190,9 @@ def render(left: Left, *, without_real_images: bool) -> str:
     )
     # our own file, no text from outside: the policy below allows this script and no other
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.from_string(_resource("report.html.j2")).render(
+    return environment.from_string(
+        _resource("report.html.j2")
+    ).render(
         title="INCOMPLETE: audit report" if left.missing else "Audit report",
         policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'",

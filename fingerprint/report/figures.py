@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 INK, MUTED, LINE = "#1d2733", "#5b6673", "#d5dbe1"
-STYLE = {
+STYLE: dict[str, dict[str, Any]] = {
     "generated": {"color": "#0b4f75", "linestyle": "-", "linewidth": 2.0},
     "control": {"color": "#c0650c", "linestyle": (0, (5, 2)), "linewidth": 2.0},
 }
@@ -108,7 +108,9 @@ def effect_sizes(
     with mpl.rc_context(RC):
         figure, axes = _figure()
         n = np.array([row["n"] for row in printed])
-        low, mid, high = (np.array([row[f"{x}_z"] for row in printed]) for x in ("min", "mean", "max"))
+        low, mid, high = (
+            np.array([row[f"{x}_z"] for row in printed]) for x in ("min", "mean", "max")
+        )
         axes.errorbar(
             n, mid, (mid - low, high - mid), fmt="s", color="#8a949e", markersize=5,
             elinewidth=1.2, capsize=3, label="paper 000, as printed",
@@ -152,7 +154,7 @@ def histogram_of_r(counts: Mapping[str, NDArray[np.int64]]) -> str:
 
 
 def rarefied(curves: Mapping[str, Mapping[int, float]]) -> str:
-    """Draw the mean best r that fewer patients would give: number of patients -> mean r, per set."""
+    """Draw the mean best r that fewer patients would give: per set, patients -> mean r."""
     with mpl.rc_context(RC):
         figure, axes = _figure()
         for query_set, points in curves.items():

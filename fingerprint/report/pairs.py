@@ -42,7 +42,7 @@ class Slices(Protocol):
 def pictures(
     findings: Mapping[str, Any], generated: Slices, real: Slices
 ) -> dict[int, tuple[str, str, str] | str]:
-    """Return for each pair its three data URIs (generated, real, difference), or why there are none.
+    """Return for each pair its pictures (generated, real, difference), or why there are none.
 
     The images are found by the digest of their pixels, so a changed corpus cannot put a wrong one
     on the page.
@@ -55,7 +55,11 @@ def pictures(
     for k in range(1, shown + 1):
         i = places.get(findings[f"pair.{k}.query_digest"])
         j = int(findings[f"pair.{k}.slice"])
-        if i is None or not 0 <= j < len(digests) or digests[j] != findings[f"pair.{k}.slice_digest"]:
+        if (
+            i is None
+            or not 0 <= j < len(digests)
+            or digests[j] != findings[f"pair.{k}.slice_digest"]
+        ):
             out[k] = "the corpora no longer hold these images"
             continue
         try:
@@ -66,9 +70,7 @@ def pictures(
     return out
 
 
-def _three(
-    generated: NDArray[np.uint8], real: NDArray[np.uint8], px: int
-) -> tuple[str, str, str]:
+def _three(generated: NDArray[np.uint8], real: NDArray[np.uint8], px: int) -> tuple[str, str, str]:
     colours = figures.difference(generated, real)
     return webp(generated, px), webp(real, px), webp(colours, px)
 

@@ -21,7 +21,10 @@ from fingerprint.report.blocks import Chart, Items, Pair, Pairs, Picture, Prose,
 LISTED = 100  # identical pairs that are written out on the page
 MARKED = 400  # identical pairs that get a ring on the matrix
 SETS = {"real": "Real", "generated": "Generated", "control": "Controls"}
-EXCLUDED = {"no_age": "age missing, and it was required", "no_sex": "sex missing, and it was required"}
+EXCLUDED = {
+    "no_age": "age missing, and it was required",
+    "no_sex": "sex missing, and it was required",
+}
 FLAGS = {
     "deidentified": "the header says that identity was removed",
     "burned_in": "the header says that text is burned into the pixels",
@@ -73,14 +76,14 @@ def verdict(page: Page) -> list[str | Value]:
         return [
             "No generated image is identical to a real slice: ", v("queries.generated"),
             " images were compared with ", v("slices.searched"), " slices. Copies that were "
-            "moved, resized, blurred or made noisy were not looked for, so nothing is said of them.",
+            "moved, resized, blurred or made noisy were not looked for: nothing is said of them.",
         ]  # fmt: skip
     who: list[str | Value] = ["."]
     if page.has("identical.patients"):
         who = [", of ", v("identical.patients"), " patients of the corpus."]
     return [
-        v("identical.images"), " of ", v("queries.generated"), " generated images are identical to ",
-        v("identical.slices"), " real slices", *who,
+        v("identical.images"), " of ", v("queries.generated"),
+        " generated images are identical to ", v("identical.slices"), " real slices", *who,
     ]  # fmt: skip
 
 
@@ -92,7 +95,13 @@ def headlines(page: Page) -> list[dict[str, Any]]:
     groups = [v("groups.searched"), " groups, "] if page.has("groups.searched") else []
     identical: list[str | Value] = ["of ", v("queries.generated")]
     if page.has("identical.patients"):
-        identical += ["; ", v("identical.patients"), " patients, ", v("identical.slices"), " slices"]
+        identical += [
+            "; ",
+            v("identical.patients"),
+            " patients, ",
+            v("identical.slices"),
+            " slices",
+        ]
     return [
         {"label": "Generated images audited", "value": [v("queries.generated")],
          "note": ["and ", v("queries.control"), " control images"]},
@@ -168,7 +177,7 @@ def identical(page: Page) -> list[Any]:
 def matrix(page: Page) -> list[Any]:
     assert page.matrix is not None  # `no_matrix` said so
     raw = page.matrix["r"].sel(stage="raw", slices="all").values
-    sets = page.matrix["query_set"].values.astype(str)
+    sets = page.matrix["query_set"].values.astype(object)
     shown = {s: raw[sets == s] for s in ("generated", "control")}
     columns = np.argsort(-_largest(shown["generated"], 0), kind="stable")
     low = float(np.floor(np.nanquantile(raw, 0.02) * 20) / 20)
@@ -276,14 +285,17 @@ def curves(page: Page) -> list[Any]:
 def _histograms(data: xr.Dataset) -> dict[str, np.ndarray]:
     if "histogram" not in data:
         return {}
-    rows = dict(zip(data["histogram_of"].values.astype(str), data["histogram"].values, strict=True))
+    rows = dict(zip(data["histogram_of"].values.astype(object), data["histogram"].values, strict=True))
     return {s: rows[s] for s in ("generated", "control") if s in rows and rows[s].any()}
 
 
 def _rarefied(findings: Mapping[str, Any], query_set: str) -> dict[int, float]:
     prefix = f"rarefied.{query_set}."
     keys = [k for k in findings if k.startswith(prefix) and findings[k] is not None]
-    return {int(k.removeprefix(prefix)): findings[k] for k in sorted(keys, key=lambda k: int(k.rsplit(".", 1)[1]))}
+    return {
+        int(k.removeprefix(prefix)): findings[k]
+        for k in sorted(keys, key=lambda k: int(k.rsplit(".", 1)[1]))
+    }
 
 
 # -- Table 1 of paper 000
@@ -431,7 +443,13 @@ DATA = {
 def data(page: Page) -> list[Any]:
     sets = [s for s in SETS if page.has(f"seen.{s}")]
     rows = [
-        [text, *(page.value(f"{name}.{s}", kind) if f"{name}.{s}" in page.findings else "" for s in sets)]
+        [
+            text,
+            *(
+                page.value(f"{name}.{s}", kind) if f"{name}.{s}" in page.findings else ""
+                for s in sets
+            ),
+        ]
         for name, (text, kind) in DATA.items()
         if any(page.has(f"{name}.{s}") for s in sets)
     ]
@@ -469,8 +487,8 @@ def refused(page: Page) -> list[Any]:
 def methods(page: Page) -> list[Any]:
     v = page.value
     text: list[str | Value] = [
-        "Slices are stored as 8-bit images of equal size: HU from ", v("settings.window_hu", "text"),
-        " become 0 to 255, one mapping for a whole set. Each of ", v("queries.generated"),
+        "Slices are stored as 8-bit images of equal size: HU from ",
+        v("settings.window_hu", "text"), " become 0 to 255, one mapping for a whole set. Each of ", v("queries.generated"),
         " generated images is correlated with each of ", v("slices.searched"),
         " real slices: Pearson r over all pixels from exact integer sums, with one square root, so "
         "that identical images give exactly 1 and the result does not depend on blocks, workers or "
@@ -484,7 +502,8 @@ def methods(page: Page) -> list[Any]:
 
 REFERENCES = (
     "Paper 000: Kovalev V. A method for detecting distinctive patterns of real patients in "
-    "generated images. Doklady BGUIR 23(1), 2025, 47\u201353. doi:10.35596/1729-7648-2025-23-1-47-53",
+    "generated images. Doklady BGUIR 23(1), 2025, 47\u201353. "
+    "doi:10.35596/1729-7648-2025-23-1-47-53",
     "Fisher R. A. Frequency distribution of the values of the correlation coefficient in samples "
     "from an indefinitely large population. Biometrika 10(4), 1915, 507\u2013521.",
 )
@@ -497,10 +516,10 @@ def words(page: Page) -> list[Any]:
 
 GLOSSARY = (
     ("slice", "one axial CT image, 8-bit grey"),
-    ("patient", "a keyed pseudonym; the name is known only to whoever holds the key and the source"),
+    ("patient", "a keyed pseudonym; whoever holds the key and the source can turn it back"),
     ("generated image", "output of the generator under audit; its name here is a keyed token"),
-    ("control", "a real slice that goes through every step as a generated image does, and is never "
-                "compared with its own patient: it shows how similar strangers are"),
+    ("control", "a real slice that goes through every step as a generated image does, never compared "
+                "with its own patient: it shows how similar strangers are"),
     ("r", "Pearson correlation of two images over all pixels: 1 is identical up to brightness and "
           "contrast, 0 is unrelated"),
     ("z", "Fisher z = artanh r: spreads out the values near 1; an effect size"),
@@ -514,7 +533,9 @@ def settings(page: Page) -> list[Any]:
                 "seeds.": "Seeds", "input.": "Inputs", "run.": "Run"}  # fmt: skip
     out = []
     for prefix, title in prefixes.items():
-        keys = [k for k in sorted(page.findings) if k.startswith(prefix) and not k.endswith(".reason")]
+        keys = [
+            k for k in sorted(page.findings) if k.startswith(prefix) and not k.endswith(".reason")
+        ]
         rows = [[k.removeprefix(prefix), page.value(k, "text")] for k in keys]
         if rows:
             out.append(Table([title], ["Name", "Value"], rows, text=True))
