@@ -11,11 +11,16 @@ cluster and tells Prefect about it, `fingerprint.audit` does them one after the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fingerprint import ledger
-from fingerprint.corpus import ingest, orientation
+from fingerprint.corpus import ingest, orientation, tables
+from fingerprint.corpus.store import Corpus
 from fingerprint.job import AuditJob, now, write_json
 from fingerprint.ledger import Execute, Phase, Shard, Values
 from fingerprint.measure import findings
@@ -26,6 +31,7 @@ from fingerprint.search.raw import QuerySet
 Watch = Callable[[str, int, int], None]
 """Told (phase, shards done, shards planned) after every shard, and once before the first."""
 
+REJECTIONS = ("set", "token", "bytes", "sha256", "code", "detail")
 SAMPLE = 64  # slices of each set that are compared before the search
 
 
@@ -74,9 +80,16 @@ def _finish_check(job: AuditJob, values: Iterator[Values]) -> None:
         )
     windows = orientation.same_window(few, many)
     job.update(notes=[] if windows.same else [windows.note])
+    tables.save(job.out / "rejections.tsv", _rejections(job), REJECTIONS)
 
 
-def _sample(corpus: correlation.Corpus, n: int) -> correlation.NDArray:
+def _rejections(job: AuditJob) -> Iterator[list[str]]:
+    for role, corpus in job.corpora.items():
+        for line in corpus.stored("rejections.tsv").decode().splitlines()[1:]:
+            yield [role, *line.split("\t")]
+
+
+def _sample(corpus: Corpus, n: int) -> NDArray[np.uint8]:
     step = max(1, corpus.n // n)
     return corpus.at(range(0, corpus.n, step)[:n])
 
@@ -112,7 +125,8 @@ def _search(job: AuditJob) -> tuple[list[QuerySet], raw.Reference, list[str]]:
         sets.append(correlation.all_queries("control", controls, patients, leave_out=True))
     elif not job.itself and len(patients) > 1:
         sets.append(correlation.drawn_controls(real, patients, s.controls, s.seed))
-    return sets, reference, patients
+    native = int(np.bincount(generated.label("native_px")).argmax())
+    return [sets[0], *(replace(q, native_px=native) for q in sets[1:])], reference, patients
 
 
 def _plan_search(job: AuditJob) -> list[Shard]:
@@ -155,6 +169,7 @@ def _finish_match(job: AuditJob, values: Iterator[Values]) -> None:
         job.settings.keep_patients,
     )
     matches.save(rows, job.out / "matches.parquet")
+    tables.save(job.out / "drop.tsv", matches.to_withhold(rows), matches.WITHHELD)
 
 
 # -- stats and report

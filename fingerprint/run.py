@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ def silent(phase: str, done: int, planned: int) -> None:
     """Watch nothing."""
 
 
+log = logging.getLogger(__name__)
+
 Ingest = Callable[[ingest.IngestJob], None]
 
 
@@ -139,10 +142,18 @@ def run_audit(
             phases.run_phase(phase, job, execute, watch)
         seal_run(job.out)
     except BaseException:
-        job.update(status="incomplete")
-        build.build(job.out)
+        _leave_report(job)
         raise
     return Run(job.out)
+
+
+def _leave_report(job: AuditJob) -> None:
+    """Say INCOMPLETE on the page; what stopped the run is what the caller hears of."""
+    try:
+        job.update(status="incomplete")
+        build.build(job.out)
+    except Exception as error:
+        log.warning("no report of the unfinished run (%s)", type(error).__name__)
 
 
 def audit(

@@ -19,7 +19,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
@@ -40,8 +40,8 @@ from flows import state
 
 log = logging.getLogger(__name__)
 
-ALLOWED_FAILURES = 2  # workers that a shard may kill before it is left out: the third is enough
-MAX_FAILED = 8  # shards of a phase that may raise before no more are started: a full disk, say
+ALLOWED_FAILURES = 1  # the second worker that dies makes a shard suspect
+MAX_FAILED = 8  # shards that may raise before no more are started: a full disk, say
 CLOSE_S = 10.0  # a cluster that takes longer to close is killed
 JOIN_S = 60  # a scheduler without any worker for so long is an error
 POISON = "poison.json"
@@ -127,6 +127,8 @@ def _threads(settings: Settings) -> Iterator[Execute]:
 @contextmanager
 def _own(make: Any, settings: Settings, **options: Any) -> Iterator[Execute]:
     """Start a cluster on this machine, and take it down with everything it left on the disk."""
+    # it complains about folders that are wiped before the interpreter ends
+    logging.getLogger("distributed.diskutils").setLevel(logging.CRITICAL)
     with state.scratch() as folder, dask.config.set(_config(folder)), _main_hidden():
         cluster = make(
             threads_per_worker=1,
@@ -191,47 +193,57 @@ def _sender(client: Client) -> Execute:
 
 
 def _send(client: Client, folder: Path, shards: Iterable[Shard]) -> Iterator[Receipt]:
-    """Keep every thread of the cluster busy with one shard, and no more than that in flight.
-
-    A longer queue would be blamed with the shard that kills its worker, and a plan of a million
-    shards would flood the scheduler.
-    """
-    waiting = iter(shards)
-    phases: dict[str, str] = {}
+    """Do all shards; then those whose workers died, alone on the cluster, to know who is guilty."""
     failed: list[BaseException] = []
+    suspects = yield from _round(client, folder, shards, failed)
+    for suspect in suspects:
+        for shard in (yield from _round(client, folder, [suspect], failed)):
+            log.error("%s: shard %s kills its workers, left out", shard.phase, shard.key[:12])
+            _quarantine(folder, shard)
+    if failed:
+        raise failed[0]
+
+
+def _round(
+    client: Client, folder: Path, shards: Iterable[Shard], failed: list[BaseException]
+) -> Generator[Receipt, None, list[Shard]]:
+    """Send every shard out; return those whose workers died, and append errors to `failed`.
+
+    Every thread of the cluster has one shard, and no more than that are in flight: a longer queue
+    would be blamed with the shard that kills its worker, and a plan of a million would flood the
+    scheduler.
+    """
+    waiting, killers = iter(shards), []
+    sent: dict[str, Shard] = {}
     flying = as_completed()
 
     def start() -> None:
         room = sum(client.nthreads().values()) - flying.count()
         for shard in islice(waiting, max(room, 0 if flying.count() else 1)):
-            phases[shard.key] = shard.phase
+            sent[shard.key] = shard
             flying.add(client.submit(ledger.work, folder, shard, key=shard.key, pure=False))
 
     start()
     for future in flying:
-        error = None if future.status == "finished" else _error_of(future)
+        shard = sent.pop(future.key)
+        error = _error_of(future)
         if error is None:
             yield future.result()
         elif isinstance(error, KilledWorker):
-            reason = f"{ALLOWED_FAILURES + 1} workers died on it (memory?)"
-            log.error("%s: shard %s left out: %s", phases[future.key], future.key[:12], reason)
-            _quarantine(folder, future.key, phases[future.key], reason)
+            killers.append(shard)
         else:
             failed.append(error)
-        del phases[future.key]
         future.release()
         if len(failed) < MAX_FAILED:
             start()
-    if failed:
-        raise failed[0]
+    return killers
 
 
-def _error_of(future: Any) -> BaseException:
+def _error_of(future: Any) -> BaseException | None:
     """Return why a future has no result; a cluster that went away is a run to be resumed."""
     if future.status in ("cancelled", "lost"):
         return Incomplete("the cluster went away; run the command again")
-    error: BaseException = future.exception()
-    return error
+    return None if future.status == "finished" else future.exception()
 
 
 def poisoned(folder: Path) -> dict[str, dict[str, str]]:
@@ -240,8 +252,9 @@ def poisoned(folder: Path) -> dict[str, dict[str, str]]:
     return dict(json.loads(path.read_text())) if path.exists() else {}
 
 
-def _quarantine(folder: Path, key: str, phase: str, reason: str) -> None:
-    _write_poison(folder, poisoned(folder) | {key: {"phase": phase, "reason": reason}})
+def _quarantine(folder: Path, shard: Shard) -> None:
+    why = {"phase": shard.phase, "reason": "every worker that tried it died (out of memory?)"}
+    _write_poison(folder, poisoned(folder) | {shard.key: why})
 
 
 def _forgive(folder: Path, keys: set[str]) -> None:

@@ -12,7 +12,12 @@ import pandas as pd
 from fingerprint.corpus import seal, store
 
 
-def label_rows(images: np.ndarray, participants: Sequence[str], part: int = 0) -> pd.DataFrame:
+HEAD = b"token\tbytes\tsha256\tcode\tdetail\n"
+
+
+def label_rows(
+    images: np.ndarray, participants: Sequence[str], part: int = 0, native_px: int = 0
+) -> pd.DataFrame:
     flat = images.reshape(len(images), -1).astype(np.int64)
     n = len(images)
     return pd.DataFrame(
@@ -26,7 +31,7 @@ def label_rows(images: np.ndarray, participants: Sequence[str], part: int = 0) -
             "region": [""] * n,
             "sum": flat.sum(1),
             "sum_of_squares": (flat * flat).sum(1),
-            "native_px": np.full(n, images.shape[1], np.int16),
+            "native_px": np.full(n, native_px or images.shape[1], np.int16),
             "token": [hashlib.sha256(f"{part}/{i}".encode()).hexdigest()[:12] for i in range(n)],
             "digest": [hashlib.sha256(image.tobytes()).hexdigest() for image in images],
             "part": np.full(n, part, np.int32),
@@ -53,11 +58,12 @@ def make_corpus(
     set_name: str = "real",
     chunk: int = 4,
     key_id: str = "0123456789ab",
+    native_px: int = 0,
 ) -> store.Corpus:
     """Seal images as a new corpus, or as a further part of the corpus that is there."""
     old = store.open_corpus(path) if store.is_corpus(path) else None
     first, part = (old.n, len(old.head["parts"])) if old else (0, 0)
-    rows = label_rows(images, participants, part)
+    rows = label_rows(images, participants, part, native_px)
     parts = list(old.head["parts"]) if old else []
     parts.append({"n": len(rows), "digest": store.content_digest(rows)})
     written = {}
@@ -80,5 +86,5 @@ def make_corpus(
         "made_with": {},
         "summary": {"participants": len(set(participants)), "rejected": {}, "seen": len(rows)},
     }
-    seal.seal(path, all_rows, series_rows(all_rows), head, written, {"note.txt": b"note"})
+    seal.seal(path, all_rows, series_rows(all_rows), head, written, {"rejections.tsv": HEAD})
     return store.open_corpus(path)

@@ -103,7 +103,9 @@ def test_poison_is_left_out_and_the_rest_is_done(local, tmp_path):
     receipts = list(local(tmp_path, [*good[:2], poison, *good[2:]]))
     assert {r.key for r in receipts} == {s.key for s in good}
     said = json.loads((tmp_path / "poison.json").read_text())
-    assert said == {poison.key: {"phase": "die", "reason": "3 workers died on it (memory?)"}}
+    assert list(said) == [poison.key]
+    assert said[poison.key]["phase"] == "die"
+    assert str(tmp_path) not in json.dumps(said)
     with pytest.raises(ledger.Incomplete, match=poison.key[:12]):
         ledger.finish(tmp_path, [*good, poison])
 
@@ -145,7 +147,8 @@ def test_no_more_in_flight_than_there_are_threads(local, tmp_path, monkeypatch):
 
     monkeypatch.setattr(cluster.as_completed, "add", add)
     list(local(tmp_path, shards))
-    assert max(seen) == 2
+    assert max(seen) <= 2
+    assert len(seen) == 9
 
 
 def test_worker_has_one_thread_private_temp_and_no_prefect(local, tmp_path):

@@ -208,9 +208,7 @@ def test_too_many_rejected_is_an_outcome_of_its_own(
     tmp_path: Path, hospital: Path, key: Key
 ) -> None:
     run(key, hospital, tmp_path / "real")
-    job = ingest.ingest_job(
-        [hospital], tmp_path / "real", set_name="real", settings=SMALL, key=key
-    )
+    job = ingest.ingest_job([hospital], tmp_path / "real", set_name="real", settings=SMALL, key=key)
     with pytest.raises(ingest.TooManyRejected, match="4 of 16"):
         ingest.check_rejected(job)
 

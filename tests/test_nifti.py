@@ -7,6 +7,7 @@ import itertools
 import struct
 import tracemalloc
 import zlib
+from collections import Counter
 
 import nibabel as nib
 import numpy as np
@@ -52,7 +53,7 @@ def save(path, hu=None, order=(2, 1, 0), flips=(False, False, False), kind=nib.N
     for axis, flip in enumerate(flips):
         stored = np.flip(stored, axis) if flip else stored
     affine = affine_of(order, flips, hu.shape)
-    nib.save(kind(np.ascontiguousarray(stored), affine), path)
+    nib.save(kind(np.ascontiguousarray(stored), affine, dtype=stored.dtype), path)
     return path
 
 
@@ -203,34 +204,38 @@ def test_every_truncation_is_rejected(tmp_path):
             assert refusal(tmp_path / name)[0] in ("truncated", "unreadable"), length
 
 
-def test_a_flipped_bit_in_a_nii_gz_is_never_another_image(tmp_path, rng):
-    """200 flips in the packed data: every one is rejected, whatever it hits."""
-    path = save(tmp_path / "a.nii.gz")
+def flipped(whole, bit):
+    changed = bytearray(whole)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_a_flipped_bit_in_a_nii_gz_is_rejected(tmp_path, rng):
+    path = save(tmp_path / "a.nii.gz", volume(shape=(20, 50, 50)))
     whole = path.read_bytes()
-    start = whole.index(b"a.nii\0") + 6 if whole[3] & 8 else 10
-    seen = set()
-    for bit in rng.choice(np.arange(start * 8, len(whole) * 8), 200, replace=False):
-        flipped = bytearray(whole)
-        flipped[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(flipped)
-        seen.add(refusal(path)[0])
-    assert seen <= {"damaged", "truncated", "unreadable", "bomb", "too_large", "not_3d"}
-    assert "damaged" in seen
+    seen = Counter()
+    for bit in rng.choice(np.arange(4000, len(whole) * 8 - 200), 200, replace=False):
+        path.write_bytes(flipped(whole, bit))
+        seen[refusal(path)[0]] += 1
+    assert seen["damaged"] >= 190
+    assert set(seen) <= {"damaged", "truncated"}
 
 
-def test_a_flipped_bit_in_the_gzip_header_is_rejected_or_harmless(tmp_path):
-    """The ten bytes before the data (times, a name) stand under no checksum."""
+def test_a_flipped_bit_anywhere_is_never_another_image(tmp_path):
+    """Some bits of the packing mean nothing: a time, a name, codes that are not used."""
     path = save(tmp_path / "a.nii.gz")
     whole, pixels = path.read_bytes(), nifti.read([path], OPTIONS).scan.pixels
-    for bit in range(80):
-        flipped = bytearray(whole)
-        flipped[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(flipped)
+    harmless = 0
+    for bit in [*range(0, 80), *range(80, len(whole) * 8, 5)]:
+        path.write_bytes(flipped(whole, bit))
         try:
             stack = nifti.read([path], OPTIONS)
         except Rejected:
             continue
-        assert stack.scan is None or np.array_equal(stack.scan.pixels, pixels)
+        if stack.scan is not None:
+            harmless += 1
+            assert np.array_equal(stack.scan.pixels, pixels)
+    assert harmless < 80
 
 
 def declared(shape, dtype=np.int16):

@@ -90,12 +90,14 @@ class FakeCorpus:
 
 
 def fake(pixels: np.ndarray, owners: list[str], **summary: Any) -> FakeCorpus:
-    labels = pd.DataFrame({
-        "participant": owners,
-        "scan": ["S" + p[1:] for p in owners],
-        "digest": [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels],
-        "token": [f"{i:012x}" for i in range(len(pixels))],
-    })
+    labels = pd.DataFrame(
+        {
+            "participant": owners,
+            "scan": ["S" + p[1:] for p in owners],
+            "digest": [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels],
+            "token": [f"{i:012x}" for i in range(len(pixels))],
+        }
+    )
     n = len(pixels)
     table = {
         "seen": n + 3, "accepted": n, "excluded": {"no_age": 1}, "rejected": {"truncated": 2},
@@ -182,6 +184,7 @@ def make_run(
         sets += ["control"] * len(chosen)
     r_all = exact_r(images, real)
     best, at = best_per_patient(r_all, owner, own)
+    r_all[own[:, None] == owner] = np.nan  # a control is not compared with its own patient
     counts = {
         s: np.histogram(r_all[np.array(sets) == s], 4096, (-1, 1))[0].astype(np.int64)
         for s in dict.fromkeys(sets)

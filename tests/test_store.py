@@ -109,7 +109,9 @@ def test_two_swapped_chunks_are_both_named(corpus: store.Corpus) -> None:
 def test_a_file_that_does_not_belong_is_named(corpus: store.Corpus) -> None:
     (corpus.path / "pixels/c/9").mkdir()
     (corpus.path / "pixels/c/9/extra").write_bytes(b"x")
-    assert list(store.verify(corpus.path)) == ["real: pixels/c/9/extra does not belong to the corpus"]
+    assert list(store.verify(corpus.path)) == [
+        "real: pixels/c/9/extra does not belong to the corpus"
+    ]
 
 
 def test_a_newer_major_version_is_refused_with_the_version_to_install(corpus: store.Corpus) -> None:

@@ -134,5 +134,8 @@ def test_a_blob_stays_at_its_place_in_millimetres():
     spacing, origin = stored_grid(image.shape, 64, (0.9, 0.9), (5.0, -7.0))
     stored = fit(image, 64, 0)[0].astype(float)
     y, x = np.indices(stored.shape)
-    got = [(stored * (o + s * i)).sum() / stored.sum() for o, s, i in zip(origin, spacing, (y, x), strict=True)]
+    got = [
+        (stored * (o + s * i)).sum() / stored.sum()
+        for o, s, i in zip(origin, spacing, (y, x), strict=True)
+    ]
     assert got == pytest.approx([5.0 + 0.9 * 62.5, -7.0 + 0.9 * 42.5], abs=0.05)

@@ -167,7 +167,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
                 return npy.read_array_header_2_0(file)
     # a hostile header makes its parser raise nearly anything: all of it means this one file
     except Exception as error:
-        code = "truncated" if "EOF" in str(error) else "unreadable"
+        code = "truncated" if str(error).startswith("EOF: reading") else "unreadable"
         raise Rejected(code, "the header of an array") from error
     raise Rejected("unreadable", f"NPY format {version[0]}.{version[1]}")
 

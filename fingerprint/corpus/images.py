@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.corpus.arrays import MOST_VOXELS, Frames, open_npy, open_npz
+from fingerprint.corpus.intact import JPEG, PNG, TIFF
 from fingerprint.corpus.orientation import ORIENTATIONS
-from fingerprint.corpus.pictures import JPEG, PNG, TIFF, open_picture
+from fingerprint.corpus.pictures import open_picture
 from fingerprint.corpus.scan import Header, ReadOptions, Rejected, Scan, Stack
 from fingerprint.corpus.window import air_level, fit, to_uint8
 

@@ -323,7 +323,7 @@ def _exactly(file: gzip.GzipFile | IO[bytes], n: int) -> bytes:
     head = b""
     while len(head) < n and (piece := _piece(file, n - len(head))):
         head += piece
-    if len(head) < 352:
+    if len(head) < 348:
         raise Rejected("truncated", f"{len(head)} bytes: less than a header")
     return head
 

@@ -1,16 +1,16 @@
-"""PNG, TIFF and JPEG files through Pillow, and the checks that Pillow leaves out.
+"""PNG, TIFF and JPEG files through Pillow, and what Pillow must not do to them.
 
-Pillow's limit against bombs stays on and its warning is an error here. It does not check the CRC of
-a PNG's pixels, takes a JPEG without an end for complete, gives 16-bit colour as 8-bit, and turns a
-TIFF by its orientation tag: each of these is seen to below. An orientation tag is never applied,
-because the images of one set must all be stored the same way; it is noted instead.
+Its limit against bombs stays on, and the warning below that limit is an error here. It gives 16-bit
+colour as 8-bit, reads signed bytes as unsigned and turns a TIFF by its orientation tag (a TIFF that
+is neither packed nor square comes out scrambled). An orientation tag is never applied, because the
+images of one set must all be stored the same way; it is noted instead. Whether the bytes are all
+there is decided in `intact.py`, before Pillow sees them.
 """
 
 from __future__ import annotations
 
-import struct
+import io
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from fingerprint.corpus.arrays import LEAST_SIDE, MOST_VOXELS, Frames
+from fingerprint.corpus.intact import STRIPS, check_bytes, tiff_turns
 from fingerprint.corpus.orientation import INVERSE, ORIENTATIONS
 from fingerprint.corpus.scan import Rejected
 
-PNG = b"\x89PNG\r\n\x1a\n"
-JPEG = b"\xff\xd8\xff"
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ORIENTATION_IGNORED = "an EXIF orientation was not applied"
 
 # EXIF orientation -> what Pillow does to a TIFF that has it
@@ -66,39 +64,42 @@ MODES = dict.fromkeys(MODES_U8, "u8") | {
 @contextmanager
 def open_picture(path: Path) -> Iterator[Frames]:
     """Open a PNG, TIFF or JPEG; the pages of a TIFF are images of one size."""
-    image = _open(path)
+    turns = tiff_turns(path)
+    with warnings.catch_warnings(), _bytes(path, turns) as file:
+        warnings.simplefilter("ignore")  # odd metadata are nobody's business; a bomb is
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with _open(file, path) as image:
+            notes = [ORIENTATION_IGNORED] if turns else []
+            yield _frames(path, image, notes)
+
+
+def _bytes(path: Path, turns: list[tuple[int, bytes]]) -> IO[bytes]:
+    """Open the file, or a copy in memory in which no tag asks for a turn."""
+    if not turns:
+        return path.open("rb")
+    data = bytearray(path.read_bytes())
+    for at, upright in turns:
+        data[at : at + len(upright)] = upright
+    return io.BytesIO(data)
+
+
+def _open(file: IO[bytes], path: Path) -> ImageFile.ImageFile:
     try:
-        with warnings.catch_warnings():
-            _strict()
-            yield _frames(path, image)
-    finally:
-        image.close()
+        return Image.open(file, formats=("PNG", "TIFF", "JPEG"))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Rejected("bomb", "more pixels than one picture may have") from error
+    # a hostile file makes a decoder raise nearly anything: all of it means this one file
+    except Exception as error:
+        check_bytes(path)
+        raise Rejected("unreadable") from error
 
 
-def _strict() -> None:
-    """Odd metadata are nobody's business; a bomb is."""
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-
-def _open(path: Path) -> ImageFile.ImageFile:
-    with warnings.catch_warnings():
-        _strict()
-        try:
-            return Image.open(path, formats=("PNG", "TIFF", "JPEG"))
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise Rejected("bomb", "more pixels than one picture may have") from error
-        # a hostile file makes a decoder raise nearly anything: all of it means this one file
-        except Exception as error:
-            _check_bytes(path)
-            raise Rejected("unreadable") from error
-
-
-def _frames(path: Path, image: ImageFile.ImageFile) -> Frames:
+def _frames(path: Path, image: ImageFile.ImageFile, notes: list[str]) -> Frames:
     try:
         count = getattr(image, "n_frames", 1)
-    except Exception as error:  # the chain of pages is broken
-        raise Rejected("truncated", "a page of a TIFF is missing") from error
+    except Exception as error:  # as in `_open`
+        check_bytes(path)
+        raise Rejected("unreadable", "the pages of a TIFF") from error
     w, h = image.size
     if count > 1 and image.format != "TIFF":
         raise Rejected("multi_frame", f"{count} pictures in one {image.format}")
@@ -108,29 +109,14 @@ def _frames(path: Path, image: ImageFile.ImageFile) -> Frames:
         raise Rejected("shape", f"{h} x {w}")
     if count * h * w > MOST_VOXELS:
         raise Rejected("too_large", f"{count} images of {h} x {w}")
-    notes: list[str] = []
-    shape = _stored_size(image)
-    return Frames(MODES[image.mode], count, shape, _each(path, image, count, notes), notes)
-
-
-def _stored_size(image: ImageFile.ImageFile) -> tuple[int, int]:
-    """Rows and columns as stored: Pillow exchanges those of a TIFF that is to be turned."""
-    w, h = image.size
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(274, 1) in (
-        5,
-        6,
-        7,
-        8,
-    ):
-        return w, h
-    return h, w
+    return Frames(MODES[image.mode], count, (h, w), _each(path, image, count, notes), notes)
 
 
 def _each(
     path: Path, image: ImageFile.ImageFile, count: int, notes: list[str]
 ) -> Iterator[NDArray[Any]]:
-    _check_bytes(path)
-    first = image.mode, _stored_size(image)
+    check_bytes(path)
+    first = image.mode, image.size[::-1]
     for page in range(count):
         try:
             if count > 1:
@@ -151,10 +137,9 @@ def _each(
 
 def _pixels(image: ImageFile.ImageFile, notes: list[str]) -> NDArray[Any]:
     """Decode one picture as it is stored: orientation undone, palette looked up."""
-    tiff = image.format == "TIFF"
-    turn = _exif_turn(image) if tiff else ""  # Pillow drops the tag when it has turned
+    before = _exif_turn(image)
     image.load()
-    turn = turn or _exif_turn(image)
+    turn = before or _exif_turn(image)  # a PNG may say so after its pixels
     if turn and ORIENTATION_IGNORED not in notes:
         notes.append(ORIENTATION_IGNORED)
     mode = MODES_U8.get(image.mode, image.mode)
@@ -165,7 +150,9 @@ def _pixels(image: ImageFile.ImageFile, notes: list[str]) -> NDArray[Any]:
         mode = "RGBA"
     picture = image if mode == image.mode else image.convert(mode)
     pixels = np.asarray(picture)
-    return ORIENTATIONS[INVERSE[turn]](pixels) if turn and tiff else pixels
+    if before and image.format == "TIFF":  # by its XMP, which Pillow has followed
+        return ORIENTATIONS[INVERSE[before]](pixels)
+    return pixels
 
 
 def _exif_turn(image: Image.Image) -> str:
@@ -187,7 +174,7 @@ def _check_bits(image: ImageFile.ImageFile, size: int, count: int) -> None:
         raise Rejected("bits", "signed 8-bit grey")
     if tags.get(262) == 0 and MODES[image.mode] != "u8":
         raise Rejected("bits", "white is zero")
-    for starts, lengths in ((273, 279), (324, 325)):
+    for starts, lengths in STRIPS:
         if tags.get(starts) and tags.get(lengths):
             end = max(a + b for a, b in zip(tags[starts], tags[lengths], strict=True))
             if end > size:
@@ -204,47 +191,3 @@ def _imagej_images(description: str) -> int:
             if name == "images" and value.isascii() and value.isdigit():
                 return int(value)
     return 1
-
-
-# -- bytes
-
-
-def _check_bytes(path: Path) -> None:
-    """Find a file that ends early or whose checksums do not fit; silent about anything else."""
-    with path.open("rb") as file:
-        head = file.read(8)
-        size = path.stat().st_size
-        if head == PNG:
-            _check_png(file, size)
-        elif head.startswith(JPEG):
-            _check_jpeg(file)
-        elif head.startswith(TIFF):
-            order = "<" if head[:1] == b"I" else ">"
-            big = 43 in head[2:4]
-            start = file.read(8) if big else head[4:8]
-            if len(start) < (8 if big else 4):
-                raise Rejected("truncated", f"{size} bytes")
-            if struct.unpack(order + ("Q" if big else "I"), start)[0] >= size:
-                raise Rejected("truncated", f"{size} bytes, and pages beyond")
-
-
-def _check_png(file: IO[bytes], size: int) -> None:
-    while True:
-        head = file.read(8)
-        if len(head) < 8:
-            raise Rejected("truncated", "a PNG without an end")
-        length, name = struct.unpack(">I4s", head)
-        if file.tell() + length + 4 > size:
-            raise Rejected("truncated", "a PNG ends within a chunk")
-        checksum = zlib.crc32(file.read(length), zlib.crc32(name))
-        if checksum != int.from_bytes(file.read(4), "big"):
-            raise Rejected("damaged", "the checksum of a PNG chunk")
-        if name == b"IEND":
-            return
-
-
-def _check_jpeg(file: IO[bytes]) -> None:
-    """Look for the mark of the end after the last scan; within a scan it cannot occur."""
-    data = file.read()
-    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise Rejected("truncated", "a JPEG without an end")

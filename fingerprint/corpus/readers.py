@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 FILES_PER_BUDGET = 100  # a series of more files may take that much longer
 MAX_JSON = 1 << 28
 MAX_PIXELS = 512 * 512 * 4096
+LEAST_GIB = 0.25
 START_S = 120.0
 PATIENCE = 4.0  # wall time to processor time: disks and networks are slow
 _PREFIX = 8
@@ -92,9 +93,10 @@ class Reader:
     """
 
     def __init__(self, memory_gib: float = 2.0, cpu_s: float = 60.0) -> None:
-        if memory_gib <= 0 or cpu_s <= 0:
+        if memory_gib < LEAST_GIB or cpu_s <= 0:
             raise ValueError(
-                f"Reader: limits must be positive, got memory_gib {memory_gib}, cpu_s {cpu_s}"
+                f"Reader: memory_gib must be at least {LEAST_GIB} (the child itself takes most of "
+                f"that) and cpu_s positive, got {memory_gib} and {cpu_s}"
             )
         self._memory_bytes = int(memory_gib * 2**30)
         self._cpu_s = cpu_s
@@ -247,9 +249,7 @@ class Reader:
         try:
             self._answer(START_S / PATIENCE)
         except Died as error:
-            raise RuntimeError(
-                f"the reader process does not start with {self._memory_bytes >> 20} MiB of memory"
-            ) from error
+            raise RuntimeError("the reader process does not start") from error
         return self._child
 
     def _answer(self, cpu_s: float) -> tuple[dict[str, Any], NDArray[np.uint8]]:

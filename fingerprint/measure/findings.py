@@ -296,7 +296,9 @@ def _pairs(matches: pd.DataFrame | None) -> Findings:
         out |= {f"{key}.{name}": str(row[name]) for name in PAIR_NAMES}
         out[f"{key}.slice"] = int(row["slice"])
         out[f"{key}.same_pixels"] = out[f"{key}.query_digest"] == out[f"{key}.slice_digest"]
-        out[f"{key}.z"] = float(fisher.z_of(row["r_raw"]))
+        same = bool(fisher.is_identical(row["r_raw"]))
+        z = None if same else float(fisher.z_of(row["r_raw"]))
+        out |= _entry(f"{key}.z", z, "r = 1 has no finite z")
         for name in PAIR_SCORES:
             if name in row and pd.notna(row[name]):
                 out[f"{key}.{name}"] = float(row[name])

@@ -157,15 +157,16 @@ def _great_vessels(on: Slice, back: float) -> list[tuple[Shape, float, str, floa
         tubes.append((side * 46, 4, 9, 15, 100, 140, blood, "", 2))  # the root of the lung
     ducts = [  # from, to, r, height, label
         ((-12.0, -18.0), (22.0, back - 34), 13.5, arch, "aorta"),
-        ((14, -26), (-46, 6), 10, 134 + up, ""),
+        ((14, -26), (-46, 6), 10.0, 134 + up, ""),
         ((16, -26), (50, 10), 10.5, 141 + up, ""),
-        ((-32, -22), (30, -38), 7, arch + 19, ""),
+        ((-32, -22), (30, -38), 7.0, arch + 19, ""),
     ]
     parts: list[tuple[Shape, float, str, float]] = []
-    for x, y, rx, ry, low, high, hu, label, fat in tubes:
-        ease = float(np.clip(min(a - low, high - a) / 8 + 1, 0, 1))
+    for tube in tubes:
+        ease = float(np.clip(min(a - tube[4], tube[5] - a) / 8 + 1, 0, 1))
         if ease > 0.3:
-            parts.append((ellipse(on, x, y, rx * ease, ry * ease), hu, label, fat))
+            shape = ellipse(on, tube[0], tube[1], tube[2] * ease, tube[3] * ease)
+            parts.append((shape, *tube[6:]))
     for start, end, r, height, label in ducts:
         rest = r * r - (0.75 * (a - height)) ** 2
         if rest > 4:

@@ -44,8 +44,9 @@ def between(planes: Array, at: float) -> Array:
     position = float(np.clip(at, 0, 1)) * (len(planes) - 1)
     low = min(int(position), len(planes) - 2)
     angle = (position - low) * np.pi / 2  # cos^2 + sin^2 = 1: no plane is smoother than another
-    mixed = planes[low] * np.cos(angle) + planes[low + 1] * np.sin(angle)
-    return np.asarray(np.rint(mixed * _FINE) / _FINE).astype(np.float32)
+    mixed = planes[low] * np.float32(np.cos(angle)) + planes[low + 1] * np.float32(np.sin(angle))
+    rounded: Array = np.rint(mixed * np.float32(_FINE)) / np.float32(_FINE)
+    return rounded
 
 
 def smooth(planes: Array, at: float, weights: Array) -> Array:

@@ -103,7 +103,7 @@ def build(number: int, seed: int) -> Build:
         depth=depth,
         fat=fat,
         breast=float(rng.uniform(10, 34)) if female else 0.0,
-        field=float(np.clip(across * rng.uniform(1.02, 1.2), 300, 500)),
+        field=float(round(np.clip(across * rng.uniform(1.02, 1.2), 300, 500))),
         shift=(float(rng.normal(0, 9)), float(rng.normal(0, 6))),
         roll_deg=float(rng.normal(0, 2.5)),
         heart=(float(rng.normal(1, 0.09)), float(rng.normal(0, 5)), float(rng.normal(0, 8))),

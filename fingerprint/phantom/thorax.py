@@ -6,12 +6,78 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.phantom import fields, outlines, vessels
-from fingerprint.phantom.canvas import Frame, Slice
+from fingerprint.phantom.canvas import LABELS, Frame, Slice
 from fingerprint.phantom.chest import paint_abdomen, paint_lungs, paint_mediastinum
-from fingerprint.phantom.people import Build, build, levels
+from fingerprint.phantom.people import Build, Patient, build, identity, levels, regions
 from fingerprint.phantom.wall import paint_skeleton, paint_table, paint_wall
 
 PADDING_HU = -2000
+_SCANNED_MM = 210.0
+
+
+def patient(number: int, *, seed: int, n_slices: int, size_px: int = 512) -> Patient:
+    """Make patient `number`: the same arguments give the same patient, to the last bit.
+
+    The scan reaches from the upper liver to the shoulders, in slices 5 to 10 mm apart; with few
+    slices the body is a short one.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 3 slices, or fewer than 16 pixels a side.
+    """
+    of = frame(number, seed=seed, size_px=size_px)
+    slices = [render(of, i, n_slices)[0] for i in range(n_slices)]
+    return _described(of, np.stack(slices), number, seed)
+
+
+def _described(of: Frame, hu: NDArray[np.int16], number: int, seed: int) -> Patient:
+    body, n_slices = of.body, len(hu)
+    rng = np.random.default_rng([seed, number, 6])
+    step = float(np.clip(round(2 * _SCANNED_MM / (n_slices - 1)) / 2, 5, 10))
+    bottom = round(float(rng.uniform(-420, -180)), 1)
+    corner = of.px_mm / 2 - body.field / 2
+    patient_id, name, birth_date, accession = identity(number, seed, body)
+    return Patient(
+        number=number,
+        seed=seed,
+        hu=hu,
+        z_mm=np.array([bottom + step * i for i in range(n_slices)]),
+        spacing_mm=(step, of.px_mm, of.px_mm),
+        origin_mm=(corner, corner),
+        sex=body.sex,
+        age=body.age,
+        region=regions(body, n_slices),
+        position=body.position,
+        padded=body.padded,
+        nodules=body.nodules,
+        patient_id=patient_id,
+        name=name,
+        birth_date=birth_date,
+        accession=accession,
+    )
+
+
+def one_slice(
+    number: int, index: int, *, seed: int, n_slices: int, size_px: int = 512
+) -> NDArray[np.int16]:
+    """Return ``patient(number, ...).hu[index]`` without making the other slices."""
+    return render(frame(number, seed=seed, size_px=size_px), index, n_slices)[0]
+
+
+def masks(of: Patient) -> dict[str, NDArray[np.bool_]]:
+    """Return where each organ is, bool (z, y, x): the ground truth behind the image.
+
+    ``body`` is everything inside the skin, ``lungs`` both lungs with their vessels and nodules;
+    the others are as in `canvas.LABELS`.
+    """
+    shared = frame(of.number, seed=of.seed, size_px=of.hu.shape[-1])
+    drawn = [render(shared, i, len(of.hu), labels=True)[1] for i in range(len(of.hu))]
+    label = np.stack([one for one in drawn if one is not None])
+    found = {name: label == i for i, name in enumerate(LABELS) if name not in ("air", "body")}
+    found["body"] = label > 0
+    found["lungs"] = found["lung_right"] | found["lung_left"] | found["nodule"]
+    return found
 
 
 def frame(number: int, *, seed: int, size_px: int) -> Frame:

@@ -26,14 +26,14 @@ from markupsafe import Markup
 from fingerprint.corpus import store
 from fingerprint.ledger import Damaged, replacing
 from fingerprint.measure import findings as measure
-from fingerprint.report import sections
+from fingerprint.report import page, sections
 from fingerprint.report.pairs import Slices, pictures
 from fingerprint.search import correlation, matches
 
 log = logging.getLogger(__name__)
 
 NAME, WITHOUT_IMAGES = "report.html", "report-without-real-images.html"
-PHASES = ("check", "search", "match", "stats")
+FILES = {"correlation.zarr": "search", "matches.parquet": "match", "findings.json": "stats"}
 LEFT_OUT = (
     "Pictures were left out of this version, the generated ones too: an image that copies a slice "
     "shows the patient."
@@ -78,12 +78,12 @@ def build(
         If `run` holds no run.
     """
     left = read(Path(run), open_corpus)
-    page = Path(run) / (WITHOUT_IMAGES if without_real_images else NAME)
+    path = Path(run) / (WITHOUT_IMAGES if without_real_images else NAME)
     text = render(left, without_real_images=without_real_images)
-    with replacing(page) as out:
+    with replacing(path) as out:
         os.fchmod(out.fileno(), 0o600)
         out.write(text.encode())
-    return page
+    return path
 
 
 # -- reading what is there
@@ -124,18 +124,18 @@ def _try(name: str, load: Callable[[], Any], notes: list[str]) -> Any:
 
 def _missing(run: Path, document: Mapping[str, Any]) -> list[str]:
     """Name the phases that are not done and the files that are not there."""
-    phases = document.get("phases") or {}
-    out = []
-    for name in PHASES:
-        counts = phases.get(name)
-        if counts is None:
-            out.append(f"{name}: not begun")
-        elif counts["done"] < counts["planned"]:
-            out.append(f"{name}: {counts['done']:,} of {counts['planned']:,} shards")
-    names = ("correlation.zarr", "matches.parquet", "findings.json")
-    out += [f"{name} is not there" for name in names if not (run / name).exists()]
+    out = [
+        f"Phase {name}: {counts['done']:,} of {counts['planned']:,} shards are done."
+        for name, counts in (document.get("phases") or {}).items()
+        if counts["done"] < counts["planned"]
+    ]
+    out += [
+        f"Phase {phase} has not ended: {name} is not there."
+        for name, phase in FILES.items()
+        if not (run / name).exists()
+    ]
     if document.get("status") != "complete" and not out:
-        out.append("the run is not marked complete")
+        out.append(f"The run is marked {document.get('status', 'unreadable')}, not complete.")
     return out
 
 
@@ -182,8 +182,8 @@ def render(left: Left, *, without_real_images: bool) -> str:
         reason = "No pictures: a corpus of this run cannot be opened."
     if not reason:
         shown = pictures(left.findings, left.corpora["generated"], left.corpora["real"])
-    page = sections.Page(left.findings, left.matrix, shown, reason)
-    built = [(s, s.absent(page)) for s in sections.SECTIONS]
+    made = page.Page(left.findings, left.matrix, shown, reason)
+    built = [(s, s.absent(made)) for s in sections.SECTIONS]
     script = _resource("report.js")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -202,14 +202,19 @@ def render(left: Left, *, without_real_images: bool) -> str:
         missing=left.missing,
         notes=[*left.notes, *left.findings.get("notes", [])],
         run=str(left.run.get("run") or "")[:12],
-        when=str(left.run.get("ended") or left.run.get("started") or ""),
+        when=_when(left.run),
         version=str((left.run.get("versions") or {}).get("fingerprint", "")),
-        verdict=sections.verdict(page),
-        headlines=sections.headlines(page),
-        sections=[(s, why, () if why else s.build(page)) for s, why in built],
+        verdict=page.verdict(made),
+        headlines=page.headlines(made),
+        sections=[(s, why, () if why else s.build(made)) for s, why in built],
         markup=Markup,  # noqa: S704 - for the drawings that figures.py made
-        value_type=sections.Value,
     )
+
+
+def _when(run: Mapping[str, Any]) -> str:
+    """Return when the run ended, else when it began, to be read by people."""
+    written = str(run.get("ended") or run.get("started") or "")
+    return written.replace("T", " ").replace("+00:00", " UTC")
 
 
 def _resource(name: str) -> str:

@@ -61,7 +61,7 @@ def _svg(figure: Figure, name: str) -> str:
     """Return the drawing as an element to stand inside a page: own ids, no prolog, no metadata."""
     out = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Title": None})
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.S)
@@ -115,11 +115,11 @@ def effect_sizes(
             n, mid, (mid - low, high - mid), fmt="s", color="#8a949e", markersize=5,
             elinewidth=1.2, capsize=3, label="paper 000, as printed",
         )  # fmt: skip
-        for (query_set, values), shift in zip(z.items(), (0.93, 1.1), strict=False):
+        for (query_set, values), shift in zip(z.items(), (0.82, 1.22), strict=False):
             style = STYLE[query_set]
-            spread = 1 + 0.05 * (np.arange(len(values)) * 0.618 % 1 - 0.5)
+            spread = 1 + 0.3 * (np.arange(len(values)) * 0.618 % 1 - 0.5)  # even, not random
             axes.plot(
-                slices * shift * spread, values, ".", color=style["color"], alpha=0.25, markersize=3
+                slices * shift * spread, values, ".", color=style["color"], alpha=0.3, markersize=3
             )
             axes.errorbar(
                 slices * shift, values.mean(),
@@ -142,7 +142,8 @@ def histogram_of_r(counts: Mapping[str, NDArray[np.int64]]) -> str:
             joined = bins.reshape(256, -1).sum(axis=1)
             edges = np.linspace(-1, 1, 257)
             share = np.where(joined > 0, joined / joined.sum() * 100, np.nan)
-            axes.stairs(share, edges, label=NAME[query_set], **STYLE[query_set])
+            centres = (edges[:-1] + edges[1:]) / 2
+            axes.plot(centres, share, label=NAME[query_set], **STYLE[query_set])
             lowest = min(lowest, edges[np.flatnonzero(joined)[0]])
         axes.set(
             yscale="log", xlabel="r of a pair", ylabel="share of all pairs (%)",

@@ -6,6 +6,7 @@ absent. Rank 1 is the best patient by raw r; a tie goes to the lower slice.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -26,6 +27,7 @@ TEXT = (
     "participant",
     "scan",
 )
+WITHHELD = ("query", "query_digest", "reason")
 COLUMNS = (
     "query",
     "query_set",
@@ -104,6 +106,14 @@ def matches(
         }
     )
     return _typed(rows)
+
+
+def to_withhold(rows: pd.DataFrame) -> Iterator[list[str]]:
+    """Yield a row of ``drop.tsv`` for each generated image that must not be passed on, and why."""
+    found = rows[(rows["query_set"] == "generated") & rows["list"].notna()]
+    for _, row in found.iterrows():
+        where = f"slice {row['slice']} of {row['participant']}"
+        yield [row["query"], row["query_digest"], f"{row['list']} to {where}"]
 
 
 def _typed(rows: pd.DataFrame) -> pd.DataFrame:

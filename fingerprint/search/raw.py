@@ -7,7 +7,7 @@ stored bytes. What a tile leaves is small: the best per patient it met, and the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from fingerprint import ledger
 from fingerprint.corpus import store
+from fingerprint.corpus.images import bilinear
+from fingerprint.corpus.window import fit
 from fingerprint.ledger import Counts, Values
 from fingerprint.search.best import BINS, Best, best_of, histogram
 from fingerprint.search.correlate import Pixels, correlate, queries_from, slices_from
@@ -41,6 +43,9 @@ class QuerySet:
         Slices of the corpus that are queries, in order.
     own : int64, shape (q,)
         Index of the patient whose slices a query is not compared with; -1: none.
+    native_px : int
+        Controls of images that were enlarged from this side are made as smooth as they are:
+        reduced to it by area mean and enlarged again. 0: as stored.
     """
 
     name: str
@@ -48,6 +53,7 @@ class QuerySet:
     digest: str
     indices: NDArray[np.int64]
     own: NDArray[np.int64]
+    native_px: int = 0
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -79,12 +85,10 @@ def plan(
 
 def _shard(queries: QuerySet, reference: Reference, tile: Tile, block: int) -> ledger.Shard:
     rows, columns = slice(tile.q0, tile.q1), slice(tile.s0, tile.s1)
-    part = QuerySet(
-        queries.name, queries.corpus, queries.digest, queries.indices[rows], queries.own[rows]
-    )
+    part = replace(queries, indices=queries.indices[rows], own=queries.own[rows])
     patients, chosen = reference.patients[columns], reference.capped[columns]
     depends = {
-        "queries": [queries.digest, part.indices.tolist(), part.own.tolist()],
+        "queries": [queries.digest, part.indices.tolist(), part.own.tolist(), part.native_px],
         "slices": [reference.digest, tile.s0, tile.s1, patients.tolist()],
         "capped": np.flatnonzero(chosen).tolist(),
     }
@@ -118,7 +122,7 @@ def search_tile(
         1
     )  # the int8 product does not scale with threads; shards run side by side
     met, local = np.unique(patients, return_inverse=True)
-    asked = _load(store.open_corpus(queries.corpus), queries.indices)
+    asked = _load(queries)
     own = torch.from_numpy(np.searchsorted(met, queries.own))
     own[torch.from_numpy(~np.isin(queries.own, met))] = -1
     best = [Best.empty(len(queries), len(met)) for _ in SLICES]
@@ -141,9 +145,21 @@ def search_tile(
     return values, {"pairs": int(counts.sum())}
 
 
-def _load(corpus: store.Corpus, indices: NDArray[np.int64]) -> Pixels:
+def _load(queries: QuerySet) -> Pixels:
+    corpus, indices = store.open_corpus(queries.corpus), queries.indices
+    images = corpus.at(indices)
+    if 0 < queries.native_px < corpus.size_px:
+        images = as_smooth_as(queries.native_px, images)
+        flat = images.reshape(len(images), -1).astype(np.int64)
+        return queries_from(images, flat.sum(1), np.einsum("ij,ij->i", flat, flat))
     sums, squares = corpus.label("sum"), corpus.label("sum_of_squares")
-    return queries_from(corpus.at(indices), sums[indices], squares[indices])
+    return queries_from(images, sums[indices], squares[indices])
+
+
+def as_smooth_as(native_px: int, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Reduce images (n, s, s) to `native_px` by area mean and enlarge them again, bilinear."""
+    small, _, _ = fit(images, native_px, 0)
+    return np.stack([bilinear(image, images.shape[1:]) for image in small])
 
 
 def _blocks(corpus: store.Corpus, tile: Tile, block: int) -> Iterator[tuple[int, Pixels]]:

@@ -1,0 +1,140 @@
+"""The first page: the verdict in one sentence, five numbers, and what was not tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from fingerprint.report import blocks
+from fingerprint.report.blocks import Items, Table, Value
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page is made from."""
+
+    findings: Mapping[str, Any]
+    matrix: xr.Dataset | None
+    pictures: Mapping[int, tuple[str, str, str] | str]
+    without_images: str  # why no picture of a slice is shown; empty: they are
+
+    def value(self, key: str, kind: str = "n") -> Value:
+        """Return one entry of the findings as it is shown."""
+        return blocks.value(self.findings, key, kind)
+
+    def has(self, key: str) -> bool:
+        """Whether a number was computed."""
+        return self.findings.get(key) is not None
+
+    def reason(self, key: str) -> str:
+        """Why a number was not computed."""
+        return str(self.findings.get(f"{key}.reason", "not recorded"))
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One of the five numbers, with its n, or with what to supply."""
+
+    label: str
+    value: Sequence[str | Value]
+    note: Sequence[str | Value] = ()
+    alarm: bool = False
+
+
+def verdict(page: Page) -> list[str | Value]:
+    """Return the sentence that the page is about; it never claims more than was tested."""
+    v = page.value
+    if not page.has("identical.images"):
+        return ["This run did not finish its search: it says nothing yet."]
+    if page.findings["identical.images"] == 0:
+        return [
+            "No generated image is identical to a real slice: ", v("queries.generated"),
+            " images were compared with ", v("slices.searched"), " slices. Copies that were "
+            "moved, resized, blurred or made noisy were not looked for: nothing is said of them.",
+        ]  # fmt: skip
+    who: list[str | Value] = ["."]
+    if page.has("identical.patients"):
+        who = [", of ", v("identical.patients"), " patients of the corpus."]
+    return [
+        v("identical.images"), " of ", v("queries.generated"),
+        " generated images are identical to ", v("identical.slices"), " real slices", *who,
+    ]  # fmt: skip
+
+
+def headlines(page: Page) -> list[Headline]:
+    """Return the five numbers of the first page, each with its n or with what to supply."""
+    v = page.value
+    q = page.findings.get("settings.q")
+    controls = page.has("queries.control")
+    who: list[str | Value] = []
+    if page.has("patients.searched"):
+        who = [v("patients.searched"), " patients, "]
+    elif page.has("groups.searched"):
+        who = [v("groups.searched"), " groups, "]
+    identical: list[str | Value] = ["of ", v("queries.generated")]
+    if page.has("identical.patients"):
+        identical += [
+            "; ",
+            v("identical.patients"),
+            " patients, ",
+            v("identical.slices"),
+            " slices",
+        ]
+    rate = q if q is not None else "q"
+    return [
+        Headline(
+            "Generated images audited",
+            [v("queries.generated")],
+            ["and ", v("queries.control"), " control images"] if controls else [],
+        ),
+        Headline(
+            "Patients and slices searched",
+            [*who, v("slices.searched"), " slices"],
+            [] if page.has("patients.searched") else [page.reason("patients.searched")],
+        ),
+        Headline(
+            "Identical images",
+            [v("identical.images")],
+            identical,
+            alarm=bool(page.findings.get("identical.images")),
+        ),
+        Headline(f"Patients found at false-discovery rate {rate}", [v("patients.found")]),
+        Headline("Weakest planted copy found", [v("limit.weakest", "text")]),
+    ]
+
+
+# -- what was tested
+
+
+def tested(page: Page) -> list[Any]:
+    v = page.value
+    done: list[list[str | Value]] = [
+        ["Every generated image against every real slice: ", v("pairs.compared.generated"),
+         " pairs, Pearson r over all pixels, in exact integer arithmetic, at the stored position."],
+        ["Left out, because an image of one grey level correlates with nothing: images ",
+         v("queries.excluded"), ", real slices ", v("slices.excluded"), "."],
+    ]  # fmt: skip
+    if page.has("queries.control"):
+        done.insert(1, [
+            "In the same way, real slices of other patients as controls: ", v("queries.control"),
+            " images, ", v("pairs.compared.control"), " pairs; none with its own patient.",
+        ])  # fmt: skip
+    questions = {
+        "pose.poses": "Copies that were turned, resized or shifted",
+        "register.pairs": "Copies after alignment, and which region was copied",
+        "images.found": "Images that show a patient, at a stated false-discovery rate",
+        "patients.found": "Patients that are shown, at a stated false-discovery rate",
+        "set.p_value": "Whether the whole set is closer to its patients than to strangers",
+        "limit.weakest": "The weakest copy that this run would still find",
+        "fid.value": "Distances between whole sets (FID, KID)",
+        "queries.control": "How similar slices of other patients are",
+        "patients.searched": "Anything that is counted in patients",
+    }
+    missing = [[text, v(key)] for key, text in questions.items() if not page.has(key)]
+    return [
+        Items(done),
+        Table(["Not tested, and what to supply"], ["Question", "Answer"], missing, text=True),
+    ]

@@ -1,0 +1,219 @@
+"""The tables: Table 1 of paper 000, the data, files refused, methods, settings, words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fingerprint.corpus.scan import CODES
+from fingerprint.measure import fisher
+from fingerprint.report.blocks import Items, Prose, Table, Value
+from fingerprint.report.page import Page
+
+SETS = {"real": "Real", "generated": "Generated", "control": "Controls"}
+EXCLUDED = {
+    "no_age": "age missing, and it was required",
+    "no_sex": "sex missing, and it was required",
+}
+FLAGS = {
+    "deidentified": "the header says that identity was removed",
+    "burned_in": "the header says that text is burned into the pixels",
+    "recognizable_face": "the header says that a face can be recognised",
+}
+
+# -- Table 1 of paper 000
+
+STATISTICS = {
+    "n": ("images", "n"),
+    "identical": ("identical (r = 1)", "n"),
+    "mean_z": ("mean z", "z"),
+    "tanh_mean_z": ("tanh(mean z), in print \u201cmean r\u201d", "r"),
+    "mean_r": ("mean r", "r"),
+    "min_z": ("smallest z", "z"),
+    "min_r": ("smallest r", "r"),
+    "max_z": ("largest z", "z"),
+    "max_r": ("largest r", "r"),
+    "sd_z": ("SD z", "sd"),
+    "as_printed": ("tanh(SD z), in print \u201cSTD r\u201d", "sd"),
+    "sd_r": ("SD r", "sd"),
+}
+ROWS = {
+    "generated": "Generated",
+    "generated_capped": "Generated, equal slices per patient",
+    "control": "Controls",
+    "control_capped": "Controls, equal slices per patient",
+}
+PRINTED = {
+    "mean_z": ("mean z, as printed", "z"),
+    "mean_r": ("\u201cmean r\u201d, as printed", "r"),
+    "tanh_mean_z": ("tanh(mean z)", "r"),
+    "mean_r_normal": ("mean r, estimate", "r"),
+    "min_z": ("min z, as printed", "z"),
+    "min_r": ("min r, as printed", "r"),
+    "max_z": ("max z, as printed", "z"),
+    "max_r": ("max r, as printed", "r"),
+    "sd_z": ("SD z, as printed", "sd"),
+    "std_r": ("\u201cSTD r\u201d, as printed", "sd"),
+    "largest_sd_r": ("largest SD that r can have", "sd"),
+    "sd_r_delta": ("SD r, estimate (first order)", "sd"),
+    "sd_r_normal": ("SD r, estimate (cut normal z)", "sd"),
+}
+
+
+def table1(page: Page) -> list[Any]:
+    sets = [row for row in ROWS if page.has(f"table1.{row}.n")]
+    rows = [
+        [text, *(page.value(f"table1.{row}.{name}", kind) for row in sets)]
+        for name, (text, kind) in STATISTICS.items()
+    ]
+    note = [
+        "Best r of every image over all slices. Identical images have no finite z: they are in the "
+        "rows of r and not in those of z. tanh(SD z) is printed in paper 000 as the SD of r; "
+        "it is the spread of nothing. tanh(mean z) is a location, not the mean of r."
+    ]
+    return [
+        Table(["This run"], ["Statistic", *(ROWS[row] for row in sets)], rows, note),
+        _printed(page),
+    ]
+
+
+def _printed(page: Page) -> Table:
+    sizes = [row.n for row in fisher.PRINTED]
+    rows = [
+        [text, *(page.value(f"paper000.table1.{n}.{name}", kind) for n in sizes)]
+        for name, (text, kind) in PRINTED.items()
+    ]
+    note = [
+        "240 generated images per column. The printed SD of r is above the largest that values "
+        "between min r and max r can have, in every column. Mean r and SD of r can only be "
+        "estimated from what is printed: the two estimates of the SD differ by up to 1.6 times. For "
+        "60 slices tanh of the printed mean z is 0.9974, not 0.9977."
+    ]
+    return Table(["Paper 000, Table 1"], ["Real slices", *(f"{n:,}" for n in sizes)], rows, note)
+
+
+# -- the data
+
+DATA = {
+    "seen": ("files seen", "n"),
+    "accepted": ("files kept", "n"),
+    "excluded": ("files left out by a rule", "n"),
+    "rejected": ("files refused", "n"),
+    "scans": ("scans", "n"),
+    "participants": ("patients", "n"),
+    "men": ("men", "n"),
+    "women": ("women", "n"),
+    "no_sex": ("patients without sex", "n"),
+    "no_age": ("patients without age", "n"),
+    "slices": ("slices", "n"),
+    "slices_m": ("slices of men", "n"),
+    "slices_f": ("slices of women", "n"),
+    "slices_per_scan": ("slices per scan, mean", "mean"),
+    "bytes_in": ("bytes before", "bytes"),
+    "bytes_out": ("bytes after", "bytes"),
+}
+
+
+def data(page: Page) -> list[Any]:
+    sets = [s for s in SETS if page.has(f"seen.{s}")]
+    rows = [
+        [
+            text,
+            *(
+                page.value(f"{name}.{s}", kind) if f"{name}.{s}" in page.findings else ""
+                for s in sets
+            ),
+        ]
+        for name, (text, kind) in DATA.items()
+        if any(page.has(f"{name}.{s}") for s in sets)
+    ]
+    out: list[Any] = [Table(["Data table"], ["", *(SETS[s] for s in sets)], rows)]
+    notes = [[f"{SETS[s]}: {note}"] for s in sets for note in page.findings.get(f"notes.{s}", [])]
+    return [*out, Items(notes)] if notes else out
+
+
+def no_data(page: Page) -> str:
+    """Say why there is no data table."""
+    return "" if any(page.has(f"seen.{s}") for s in SETS) else page.reason("seen.real")
+
+
+def refused(page: Page) -> list[Any]:
+    meaning = {"excluded": EXCLUDED, "rejected": CODES, "flags": FLAGS}
+    what = {"excluded": "left out", "rejected": "refused", "flags": "kept, counted"}
+    rows = []
+    for s, name in SETS.items():
+        for field, sentences in meaning.items():
+            prefix = f"{field}.{s}."
+            for key in sorted(k for k in page.findings if k.startswith(prefix)):
+                code = key.removeprefix(prefix)
+                row = [code, sentences.get(code, code), name, what[field], page.value(key)]
+                rows.append(row)
+    if not rows:
+        return [Prose(["Nothing was left out or refused."])]
+    note = ["Every file is listed, by token, in rejections.tsv and excluded.tsv of its corpus."]
+    columns = ["Code", "Meaning", "Set", "Outcome", "Files"]
+    return [Table(["By code"], columns, rows, note, text=True)]
+
+
+# -- methods
+
+
+def methods(page: Page) -> list[Any]:
+    v = page.value
+    text: list[str | Value] = [
+        "Slices are stored as 8-bit images of equal size: HU from ",
+        v("settings.window_hu", "text"), " become 0 to 255, one mapping for a whole set. Each of ",
+        v("queries.generated"), " generated images is correlated with each of ",
+        v("slices.searched"),
+        " real slices: Pearson r over all pixels from exact integer sums, with one square root, so "
+        "that identical images give exactly 1 and the result does not depend on blocks, workers or "
+        "device. For every image and patient the best r and its slice are kept; ties go to the "
+        "lower slice. z = artanh r (Fisher); images with r = 1 have no finite z and are counted "
+        "apart. Expected maxima for fewer patients are exact rarefaction. Patients are keyed "
+        "pseudonyms. The seed of this run is ", v("settings.seed"), ".",
+    ]  # fmt: skip
+    return [Prose(text), Items([[reference] for reference in REFERENCES])]
+
+
+REFERENCES = (
+    "Paper 000: Kovalev V. A method for detecting distinctive patterns of real patients in "
+    "generated images. Doklady BGUIR 23(1), 2025, 47\u201353. "
+    "doi:10.35596/1729-7648-2025-23-1-47-53",
+    "Fisher R. A. Frequency distribution of the values of the correlation coefficient in samples "
+    "from an indefinitely large population. Biometrika 10(4), 1915, 507\u2013521.",
+)
+
+
+def words(page: Page) -> list[Any]:
+    del page
+    return [Table(["Words of this page"], ["Word", "Meaning"], GLOSSARY, text=True)]
+
+
+GLOSSARY = (
+    ("slice", "one axial CT image, 8-bit grey"),
+    ("patient", "a keyed pseudonym; whoever holds the key and the source can turn it back"),
+    ("generated image", "output of the generator under audit; its name here is a keyed token"),
+    ("control", "a real slice that goes through every step as a generated image does, but is never "
+                "compared with its own patient: it shows how similar strangers are"),
+    ("r", "Pearson correlation of two images over all pixels: 1 is identical up to brightness and "
+          "contrast, 0 is unrelated"),
+    ("z", "Fisher z = artanh r: spreads out the values near 1; an effect size"),
+    ("identical", "r = 1 exactly"),
+    ("not run", "not computed; what is missing stands beside it"),
+)  # fmt: skip
+
+
+def settings(page: Page) -> list[Any]:
+    prefixes = {"settings.": "Settings", "versions.": "Versions", "hardware.": "Machine",
+                "seeds.": "Seeds", "input.": "Inputs", "run.": "Run"}  # fmt: skip
+    out = []
+    for prefix, title in prefixes.items():
+        keys = [
+            k for k in sorted(page.findings) if k.startswith(prefix) and not k.endswith(".reason")
+        ]
+        rows = [
+            [k.removeprefix(prefix), page.value(k, "text") if page.has(k) else "not set"]
+            for k in keys
+        ]
+        if rows:
+            out.append(Table([title], ["Name", "Value"], rows, text=True))
+    return out

@@ -1,0 +1,286 @@
+"""An audit end to end: every copy found, the matrix exact, whatever the cut, kill or order."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpora import make_corpus
+from naive import best_per_patient
+
+from fingerprint import ledger, open_run
+from fingerprint.corpus import store
+from fingerprint.job import AuditJob, audit_job
+from fingerprint.ledger import Incomplete
+from fingerprint.run import run_audit
+from fingerprint.settings import Settings
+from fingerprint.verify import verify
+
+PATIENTS = [f"P{i // 4:012x}" for i in range(24)]
+SMALL = Settings(shard_slices=8, block_slices=8, band_queries=5, controls=4)
+
+
+def textures(rng: np.random.Generator, n: int, side: int = 32) -> np.ndarray:
+    """Smooth images with a bright body, no two alike and none that looks like another turned."""
+    y, x = np.mgrid[:side, :side] / side
+    images = np.empty((n, side, side), np.uint8)
+    for i in range(n):
+        waves = sum(
+            rng.normal() * np.sin(2 * np.pi * (a * x + b * y) + rng.uniform(0, 6))
+            for a in range(4)
+            for b in range(4)
+        )
+        images[i] = np.clip(90 + 60 * y + 15 * waves, 1, 254)
+    return images
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real slices of six patients; ten generated images, three of them copies; two controls."""
+    rng = np.random.default_rng(7)
+    folder = tmp_path_factory.mktemp("world")
+    real = textures(rng, 24)
+    real[13] = real[5]  # exact twins of two patients: the tie rule shows
+    real[20] = 128  # correlates with nothing
+    generated = textures(rng, 10)
+    generated[[1, 4, 7]] = real[[5, 9, 22]]
+    generated[8] = 0
+    make_corpus(folder / "real", real, PATIENTS)
+    make_corpus(folder / "generated", generated, [""] * 10, set_name="generated")
+    make_corpus(folder / "control", textures(rng, 2), ["P" + "c" * 12] * 2, set_name="control")
+    return folder
+
+
+def job_of(world: Path, out: Path, settings: Settings = SMALL, controls: bool = True) -> AuditJob:
+    other = world / "control" if controls else None
+    return audit_job(world / "real", world / "generated", other, out, settings)
+
+
+def test_copies_are_the_top_match_at_exactly_one(world: Path, tmp_path: Path) -> None:
+    run = run_audit(job_of(world, tmp_path / "out"))
+    top = run.matches.query("rank == 1 and query_set == 'generated'")
+    ones = top[top["r_raw"] == 1.0]
+    assert sorted(ones["slice"]) == [5, 9, 22]
+    assert (ones["slice_digest"] == ones["query_digest"]).all()
+    assert run.findings["identical.images"] == 3
+    assert run.exit_code == 10
+    assert list(verify(tmp_path / "out")) == []
+
+
+def test_the_matrix_equals_python_integers_ties_included(world: Path, tmp_path: Path) -> None:
+    matrix = run_audit(job_of(world, tmp_path / "out")).correlation
+    real, generated = store.open_corpus(world / "real"), store.open_corpus(world / "generated")
+    names = matrix["patient"].to_numpy().tolist()
+    who = [names.index(p) for p in PATIENTS]
+    r, at = best_per_patient(generated.read(0, 10), real.read(0, 24), who, len(names))
+    cell = matrix.sel(stage="raw", slices="all").isel(query=slice(0, 10))
+    np.testing.assert_array_equal(cell["r"], r)
+    np.testing.assert_array_equal(cell["slice"], at)
+    twins = cell.isel(query=1)
+    assert twins["slice"].to_numpy()[[1, 3]].tolist() == [5, 13]
+    first = open_run(tmp_path / "out").matches.iloc[int(np.flatnonzero(at[1] == 5)[0])]
+    assert first["rank"] <= 2
+    assert matrix.attrs["excluded_queries"] == 1
+    assert matrix.attrs["excluded_slices"] == 1
+    histogram = matrix["histogram"].sel(histogram_of="generated").to_numpy()
+    assert histogram.sum() == 9 * 23
+
+
+@pytest.mark.parametrize("block", [1, 17, 64])
+@pytest.mark.parametrize(("shard", "band"), [(4, 3), (8, 100), (400, 1)])
+def test_one_digest_for_every_cut(
+    world: Path, tmp_path: Path, block: int, shard: int, band: int
+) -> None:
+    settings = Settings(block_slices=block, shard_slices=shard, band_queries=band, controls=4)
+    cut = run_audit(job_of(world, tmp_path / "cut", settings))
+    whole = run_audit(job_of(world, tmp_path / "whole"))
+    assert cut.correlation.attrs["digest"] == whole.correlation.attrs["digest"]
+    assert cut.matches.equals(whole.matches)
+
+
+def test_one_digest_for_any_order_of_shards(world: Path, tmp_path: Path) -> None:
+    def shuffled(folder: Path, shards: Sequence[ledger.Shard]) -> Iterator[ledger.Receipt]:
+        mixed = list(shards)
+        random.Random(3).shuffle(mixed)
+        return ledger.in_this_process(folder, mixed)
+
+    mixed = run_audit(job_of(world, tmp_path / "mixed"), shuffled)
+    plain = run_audit(job_of(world, tmp_path / "plain"))
+    assert mixed.correlation.attrs["digest"] == plain.correlation.attrs["digest"]
+
+
+def test_capped_compares_an_equal_number_of_slices_per_patient(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    who = ["P" + "a" * 12] * 7 + ["P" + "b" * 12] * 2
+    make_corpus(tmp_path / "real", textures(rng, 9), who)
+    make_corpus(tmp_path / "gen", textures(rng, 3), [""] * 3, set_name="generated")
+    run = run_audit(audit_job(tmp_path / "real", tmp_path / "gen", None, tmp_path / "out", SMALL))
+    matrix = run.correlation.isel(query=slice(0, 3))
+    assert (matrix["r"].sel(slices="capped") <= matrix["r"].sel(slices="all")).all()
+    used = matrix["slice"].sel(slices="capped", stage="raw").isel(patient=0)
+    assert set(used.to_numpy().tolist()) <= {1, 5}
+
+
+def test_controls_drawn_from_the_corpus_leave_their_own_patient_out(
+    world: Path, tmp_path: Path
+) -> None:
+    matrix = run_audit(job_of(world, tmp_path / "out", controls=False)).correlation
+    controls = matrix.isel(query=(matrix["query_set"] == "control").to_numpy())
+    assert controls.sizes["query"] == 4
+    left_out = np.isnan(controls["r"].sel(stage="raw", slices="all")).sum("patient")
+    assert (left_out >= 1).all()
+    assert (controls["r"].max() < 1.0) or PATIENTS[5] != PATIENTS[13]
+
+
+def test_a_corpus_against_itself_compares_other_patients_only(world: Path, tmp_path: Path) -> None:
+    real = world / "real"
+    matrix = run_audit(audit_job(real, real, None, tmp_path / "out", SMALL)).correlation
+    r = matrix["r"].sel(stage="raw", slices="all").to_numpy()
+    own = [matrix["patient"].to_numpy().tolist().index(p) for p in PATIENTS]
+    assert np.isnan(r[np.arange(24), own]).all()
+    assert r[5, own[13]] == 1.0
+    assert r[13, own[5]] == 1.0
+
+
+def test_nothing_found_is_exit_zero(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    make_corpus(tmp_path / "real", textures(rng, 8), PATIENTS[:8])
+    make_corpus(tmp_path / "gen", textures(rng, 3), [""] * 3, set_name="generated")
+    run = run_audit(audit_job(tmp_path / "real", tmp_path / "gen", None, tmp_path / "out", SMALL))
+    assert run.findings["identical.images"] == 0
+    assert run.exit_code == 0
+    assert (tmp_path / "out" / "drop.tsv").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("turn", ["upside down", "quarter turn"])
+def test_images_stored_another_way_round_are_never_none_found(tmp_path: Path, turn: str) -> None:
+    rng = np.random.default_rng(4)
+    real = textures(rng, 40)
+    turned = real[::4, ::-1] if turn == "upside down" else np.rot90(real[::4], axes=(1, 2))
+    make_corpus(tmp_path / "real", real, [f"P{i:012x}" for i in range(40)])
+    make_corpus(tmp_path / "gen", np.ascontiguousarray(turned), [""] * 10, set_name="generated")
+    job = audit_job(tmp_path / "real", tmp_path / "gen", None, tmp_path / "out", SMALL)
+    with pytest.raises(ValueError, match="--orient"):
+        run_audit(job)
+    assert "INCOMPLETE" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_controls_that_are_real_slices_stop_the_run(world: Path, tmp_path: Path) -> None:
+    job = audit_job(world / "real", world / "generated", world / "real", tmp_path / "out", SMALL)
+    with pytest.raises(ValueError, match="in the real corpus too"):
+        run_audit(job)
+
+
+def test_two_keys_in_one_run_are_an_error(world: Path, tmp_path: Path) -> None:
+    images = textures(np.random.default_rng(5), 3)
+    make_corpus(tmp_path / "gen", images, [""] * 3, set_name="generated", key_id="f" * 12)
+    with pytest.raises(ValueError, match="key_id"):
+        audit_job(world / "real", tmp_path / "gen", None, tmp_path / "out", SMALL)
+
+
+def test_a_folder_that_holds_another_run_is_an_error_naming_what_differs(
+    world: Path, tmp_path: Path
+) -> None:
+    run_audit(job_of(world, tmp_path / "out"))
+    with pytest.raises(ValueError, match=r"another run \(keep_patients differ\)"):
+        job_of(world, tmp_path / "out", Settings(keep_patients=3, controls=4))
+    with pytest.raises(ValueError, match=r"another run \(generated corpus differ\)"):
+        audit_job(
+            world / "real", world / "control", world / "control", tmp_path / "out", SMALL
+        )
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+@pytest.mark.parametrize("after", [0, 2, 5])
+def test_killed_after_any_shard_it_redoes_only_what_is_missing(
+    world: Path, tmp_path: Path, after: int
+) -> None:
+    whole = run_audit(job_of(world, tmp_path / "whole")).correlation.attrs["digest"]
+
+    def dying(folder: Path, shards: Sequence[ledger.Shard]) -> Iterator[ledger.Receipt]:
+        for n, receipt in enumerate(ledger.in_this_process(folder, shards)):
+            if n == after:
+                raise Killed
+            yield receipt
+
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        run_audit(job_of(world, out), dying)
+    kept = {p: p.stat().st_mtime_ns for p in out.glob("ledger/search/*.shard")}
+    assert len(kept) == after + 1
+    run = run_audit(job_of(world, out))
+    assert run.correlation.attrs["digest"] == whole
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    assert run.complete
+
+
+def test_a_lost_shard_is_never_a_verdict(world: Path, tmp_path: Path) -> None:
+    def lossy(folder: Path, shards: Sequence[ledger.Shard]) -> Iterator[ledger.Receipt]:
+        return ledger.in_this_process(folder, shards[1:])
+
+    with pytest.raises(Incomplete, match="1 of"):
+        run_audit(job_of(world, tmp_path / "out"), lossy)
+    run = open_run(tmp_path / "out")
+    assert run.exit_code == 4
+    assert not (tmp_path / "out" / "findings.json").exists()
+    assert "INCOMPLETE" in run.report.read_text()
+
+
+def test_a_damaged_shard_is_redone(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    digest = run_audit(job_of(world, out)).correlation.attrs["digest"]
+    shard = next(out.glob("ledger/search/*.shard"))
+    data = bytearray(shard.read_bytes())
+    data[-50] ^= 4
+    shard.write_bytes(bytes(data))
+    assert any("ledger" in line for line in verify(out))
+    assert run_audit(job_of(world, out)).correlation.attrs["digest"] == digest
+    assert list(verify(out)) == []
+
+
+def test_a_changed_output_is_named(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_audit(job_of(world, out))
+    shutil.copytree(out, tmp_path / "copy")
+    for name in ("findings.json", "matches.parquet", "report.html", "drop.tsv", "run.json"):
+        file = tmp_path / "copy" / name
+        sound = file.read_bytes()
+        file.write_bytes(sound[:-3] + bytes([sound[-3] ^ 1]) + sound[-2:])
+        assert [line for line in verify(tmp_path / "copy")], name
+        file.write_bytes(sound)
+    assert list(verify(tmp_path / "copy")) == []
+
+
+def test_what_a_run_leaves_is_for_its_owner_alone(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_audit(job_of(world, out))
+    assert out.stat().st_mode & 0o777 == 0o700
+    for name in ("report.html", "findings.json", "matches.parquet", "run.json", "drop.tsv"):
+        assert (out / name).stat().st_mode & 0o777 == 0o600, name
+    left = {p.name for p in out.iterdir()}
+    assert left >= {"rejections.tsv", "drop.tsv", "correlation.zarr", "ledger", "manifest.json"}
+    assert json.loads((out / "run.json").read_text())["status"] == "complete"
+
+
+def test_controls_of_enlarged_images_are_made_as_smooth(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    real = textures(rng, 12, 64)
+    make_corpus(tmp_path / "real", real, PATIENTS[:12])
+    make_corpus(tmp_path / "gen", textures(rng, 3, 64), [""] * 3, set_name="generated")
+    sharp = run_audit(audit_job(tmp_path / "real", tmp_path / "gen", None, tmp_path / "a", SMALL))
+    low = textures(rng, 3, 64)
+    make_corpus(tmp_path / "low", low, [""] * 3, set_name="generated", native_px=16)
+    smooth = run_audit(audit_job(tmp_path / "real", tmp_path / "low", None, tmp_path / "b", SMALL))
+    one, other = (
+        r.correlation["r"].isel(query=slice(3, None)).to_numpy() for r in (sharp, smooth)
+    )
+    assert one.shape == other.shape
+    assert not np.array_equal(one, other, equal_nan=True)
