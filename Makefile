@@ -39,8 +39,8 @@ format: setup ## bring the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## ratios against named peers, in one run; written to docs/benchmarks.md by hand
-	$(BIN)/python -m pytest tests/bench --benchmark-only --benchmark-group-by=group
+bench: setup ## ratios against named peers, all in one run (docs/benchmarks.md)
+	$(BIN)/python tests/bench/correlation.py
 
 server: setup ## a Prefect server on loopback for scheduled runs (deploy/README.md)
 	$(BIN)/prefect server start --host 127.0.0.1

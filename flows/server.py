@@ -7,7 +7,7 @@ import Prefect, so that its environment is set before anyone does:
         from flows import ...    # Prefect is imported meanwhile
         ready()                  # and now it answers
 
-The child (`flows/serve.py`) watches a pipe that only its parent holds open: however the parent ends,
+The child (`flows/serve.py`) watches a pipe that only its parent holds open. However that one ends,
 kill -9 included, the pipe closes and the child goes. A parent-death signal would follow the thread
 that started the child, and exists on Linux alone.
 """

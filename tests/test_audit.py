@@ -190,9 +190,7 @@ def test_a_folder_that_holds_another_run_is_an_error_naming_what_differs(
     with pytest.raises(ValueError, match=r"another run \(keep_patients differ\)"):
         job_of(world, tmp_path / "out", Settings(keep_patients=3, controls=4))
     with pytest.raises(ValueError, match=r"another run \(generated corpus differ\)"):
-        audit_job(
-            world / "real", world / "control", world / "control", tmp_path / "out", SMALL
-        )
+        audit_job(world / "real", world / "control", world / "control", tmp_path / "out", SMALL)
 
 
 class Killed(BaseException):
@@ -279,8 +277,6 @@ def test_controls_of_enlarged_images_are_made_as_smooth(tmp_path: Path) -> None:
     low = textures(rng, 3, 64)
     make_corpus(tmp_path / "low", low, [""] * 3, set_name="generated", native_px=16)
     smooth = run_audit(audit_job(tmp_path / "real", tmp_path / "low", None, tmp_path / "b", SMALL))
-    one, other = (
-        r.correlation["r"].isel(query=slice(3, None)).to_numpy() for r in (sharp, smooth)
-    )
+    one, other = (r.correlation["r"].isel(query=slice(3, None)).to_numpy() for r in (sharp, smooth))
     assert one.shape == other.shape
     assert not np.array_equal(one, other, equal_nan=True)

@@ -119,6 +119,32 @@ def test_another_copy_of_the_source_gives_the_same_digest(
     assert run(key, tmp_path / "elsewhere" / "copy", tmp_path / "b").digest == first.digest
 
 
+def test_a_series_whose_acquisition_changes_stays_one_stack(tmp_path: Path, key: Key) -> None:
+    folder = tmp_path / "ct"
+    for i, file in enumerate(dicoms.series(folder, 5)):
+        file.unlink()
+        dicoms.write(file, hu=dicoms.picture(i), z=2.5 * i, AcquisitionNumber=i + 1)
+    corpus = run(key, folder, tmp_path / "real")
+    assert corpus.summary["series"] == 1
+    assert corpus.summary["scans"] == 1
+
+
+def test_a_file_lost_from_a_series_costs_that_file(tmp_path: Path, key: Key) -> None:
+    files = dicoms.series(tmp_path / "ct", 9)
+    files[4].write_bytes(files[4].read_bytes()[:200])
+    corpus = run(key, tmp_path / "ct", tmp_path / "real")
+    assert corpus.n == 8
+    assert sum(corpus.summary["rejected"].values()) == 1
+
+
+def test_a_series_with_a_missing_slice_is_rejected_whole(tmp_path: Path, key: Key) -> None:
+    dicoms.series(tmp_path / "ct" / "whole", 4, PatientID="a", SeriesInstanceUID="1.1")
+    dicoms.series(tmp_path / "ct" / "gap", 9, PatientID="b", SeriesInstanceUID="1.2")[4].unlink()
+    corpus = run(key, tmp_path / "ct", tmp_path / "real")
+    assert corpus.n == 4
+    assert corpus.summary["rejected"] == {"uneven_spacing": 8}
+
+
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     return {
         str(p): (p.stat().st_mtime_ns, p.stat().st_ino) for p in folder.rglob("*") if p.is_file()

@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import re
+import shutil
+from copy import deepcopy
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -17,7 +19,6 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 from PIL import Image
 
 from fingerprint.ledger import Damaged
@@ -222,3 +223,430 @@ def make_run(
     found = measure.collect(matrix, matches.load(path / "matches.parquet"), run, summaries)
     (path / "findings.json").write_text(json.dumps(found, allow_nan=False))
     return MadeRun(path, corpora)
+
+
+# -- reading a page
+
+
+class Parsed(HTMLParser):
+    """The elements of a page with their attributes, its text, and what stands under each key."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.pieces: list[str] = []
+        self.numbers: list[tuple[str, str, str]] = []  # key, text, id of the section
+        self._open: list[tuple[str, str | None]] = []
+        self._section = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.elements.append((tag, found))
+        if tag == "section":
+            self._section = found.get("id") or ""
+        if tag not in ("meta", "img", "br", "link", "input"):
+            self._open.append((tag, found.get("data-key")))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        tag, key = self._open[-1] if self._open else ("", None)
+        if tag == "script":
+            self.scripts.append(data)
+        elif tag != "style":
+            self.pieces.append(data)
+            if key:
+                self.numbers.append((key, data, self._section))
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.pieces))
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
+    return make_run(tmp_path_factory.mktemp("run"), notes=("The windows differ.",))
+
+
+@pytest.fixture(scope="module")
+def page(made: MadeRun) -> str:
+    return made.build()
+
+
+@pytest.fixture(scope="module")
+def parsed(page: str) -> Parsed:
+    return Parsed(page)
+
+
+def changed(made: MadeRun, path: Path, **edits: Any) -> MadeRun:
+    """Copy a run, with entries of its JSON files replaced: ``run={...}, findings={...}``."""
+    shutil.copytree(made.path, path, dirs_exist_ok=True)
+    copy = MadeRun(path, deepcopy(made.corpora))
+    for name, changes in edits.items():
+        file = copy.path / f"{name}.json"
+        file.write_text(json.dumps(json.loads(file.read_bytes()) | changes))
+    return copy
+
+
+# -- what it says
+
+
+def test_first_line_says_that_patients_are_shown(parsed: Parsed) -> None:
+    assert "contains images of patients" in parsed.text.split("fingerprint")[0]
+
+
+def test_first_page_holds_five_numbers_as_in_the_findings(made: MadeRun, parsed: Parsed) -> None:
+    first = {key: text for key, text, section in parsed.numbers if section == "first"}
+    f = made.findings
+    for key in ("queries.generated", "patients.searched", "slices.searched", "identical.images"):
+        assert first[key] == f"{f[key]:,}"
+    assert first["patients.found"] == first["limit.weakest"] == "not run"
+    assert f["patients.found.reason"] in parsed.text
+    assert f["limit.weakest.reason"] in parsed.text
+    assert (f["queries.generated"], f["identical.images"]) == (12, 2)
+    assert len(parsed.of("dl")[0:1]) == 1
+
+
+def test_every_number_on_the_page_is_that_of_the_findings(made: MadeRun, parsed: Parsed) -> None:
+    f = made.findings
+    assert len(parsed.numbers) > 150
+    for key, text, _ in parsed.numbers:
+        written = {"not run"} if f[key] is None else set()
+        for kind in () if f[key] is None else blocks.WRITE:
+            try:
+                written.add(blocks.value(f, key, kind).text)
+            except (TypeError, ValueError):
+                continue  # a text is not written as a number
+        assert text in written, key
+
+
+def test_findings_of_a_run_obey_the_schema(made: MadeRun) -> None:
+    jsonschema.validate(made.findings, SCHEMA)
+
+
+def test_verdict_names_copies_or_says_what_it_does_not_speak_of(tmp_path: Path) -> None:
+    copies = Parsed(make_run(tmp_path / "a").build()).text
+    assert "2 of 12 generated images are identical to 2 real slices" in copies
+    none = Parsed(make_run(tmp_path / "b", copies=0).build()).text
+    assert "No generated image is identical to a real slice" in none
+    assert "nothing is said of them" in none
+    assert "no pair of a generated image and a real slice has r = 1" in none
+
+
+def test_words_that_promise_too_much_are_never_printed(made: MadeRun, parsed: Parsed) -> None:
+    without = Parsed(made.build(without_real_images=True)).text
+    for text in (parsed.text, without, json.dumps(made.findings)):
+        assert [word for word in NEVER if re.search(rf"\b{word}\b", text, re.I)] == []
+
+
+def test_notes_of_the_run_are_read_first(parsed: Parsed) -> None:
+    assert "The windows differ." in parsed.text.split("What was tested, and what was not")[0]
+
+
+def test_codes_stand_beside_their_sentence(parsed: Parsed) -> None:
+    assert "truncated: the file ends before its data does" in parsed.text
+
+
+def test_unknown_patients_are_said_to_be_unknown(tmp_path: Path) -> None:
+    text = Parsed(make_run(tmp_path, participants_known="clusters").build()).text
+    assert "patients unknown" in text.split("What was tested")[0]
+    assert "5 groups" in re.sub(r"\s+", " ", text)
+
+
+def test_a_run_without_controls_is_built(tmp_path: Path) -> None:
+    text = Parsed(make_run(tmp_path, controls=False).build()).text
+    assert "How similar slices of other patients are" in text
+
+
+def test_page_can_be_read_with_a_screen_reader(parsed: Parsed) -> None:
+    assert parsed.of("html")[0]["lang"] == "en"
+    assert len(parsed.of("h1")) == 1
+    assert [attrs for attrs in parsed.of("img") if "alt" not in attrs] == []
+    levels = [int(tag[1]) for tag, _ in parsed.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    ids = [attrs["id"] for _, attrs in parsed.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert len(parsed.of("svg")) == 4
+
+
+# -- what it leaves out
+
+
+def test_version_to_pass_on_holds_no_picture_of_a_slice(made: MadeRun, page: str) -> None:
+    text = made.build(without_real_images=True)
+    assert "data:image/webp" in page
+    assert "data:image/webp" not in text
+    without = Parsed(text)
+    assert "Images of patients were left out" in without.text.split("fingerprint")[0]
+    assert "contains images of patients" not in text
+    assert dict((k, t) for k, t, _ in without.numbers)["identical.images"] == "2"
+    assert (made.path / "report-without-real-images.html").exists()
+
+
+def test_page_is_for_its_owner_alone_and_nothing_is_left_beside_it(made: MadeRun) -> None:
+    made.build()
+    assert (made.path / "report.html").stat().st_mode & 0o777 == 0o600
+    assert list(made.path.glob("*.wip")) == []
+
+
+def test_pictures_are_those_of_the_pair(made: MadeRun, parsed: Parsed) -> None:
+    shown = [attrs for attrs in parsed.of("img") if attrs.get("class") in ("generated", "real")]
+    assert len(shown) == 2 * made.findings["pairs.shown"] == 24
+    first = [_pixels(attrs["src"]) for attrs in shown[:2]]
+    assert np.array_equal(*first)  # pair 1 is an exact copy
+    real = made.corpora["real"].pixels[made.findings["pair.1.slice"]]
+    assert np.abs(first[1].astype(int) - real).mean() < 8  # compressed, but this slice
+
+
+def _pixels(uri: str | None) -> np.ndarray:
+    data = base64.b64decode(str(uri).split(",")[1])
+    return np.asarray(Image.open(BytesIO(data)).convert("L"))
+
+
+def test_a_changed_corpus_puts_no_wrong_picture_on_the_page(made: MadeRun, tmp_path: Path) -> None:
+    run = changed(made, tmp_path)
+    run.corpora["real"].digest = "e" * 64
+    text = run.build()
+    assert "data:image/webp" not in text
+    assert "has changed since the run" in text
+    run.corpora["real"].digest = "d" * 64
+    run.corpora["real"].labels["digest"] = "another"
+    assert "the corpora no longer hold these images" in run.build()
+
+
+def test_a_damaged_chunk_costs_its_pictures_not_the_page(made: MadeRun, tmp_path: Path) -> None:
+    run = changed(made, tmp_path)
+    run.corpora["real"].damaged = {run.findings["pair.1.slice"]}
+    text = run.build()
+    assert "the stored bytes are damaged" in text
+    assert "data:image/webp" in text
+
+
+# -- a run that did not finish
+
+
+@pytest.mark.parametrize("gone", ["correlation.zarr", "matches.parquet", "findings.json"])
+def test_unfinished_run_has_a_report_that_says_so(made: MadeRun, tmp_path: Path, gone: str) -> None:
+    run = changed(made, tmp_path, run={
+        "status": "incomplete",
+        "phases": {"search": {"planned": 8, "done": 3}},
+    })  # fmt: skip
+    for name in {"correlation.zarr": [gone, "matches.parquet", "findings.json"]}.get(gone, [gone]):
+        (run.path / name).rename(run.path / f"gone-{name}")
+    text = run.build()
+    assert re.search(r"<title>INCOMPLETE", text)
+    assert "3 of 8 shards are done" in text
+    assert f"{gone} is not there" in text
+    if gone == "correlation.zarr":
+        assert "it says nothing yet" in Parsed(text).text
+
+
+def test_a_run_that_is_not_marked_complete_is_incomplete(made: MadeRun, tmp_path: Path) -> None:
+    run = changed(made, tmp_path, run={"status": "running"})
+    assert "<title>INCOMPLETE" in run.build()
+
+
+def test_a_complete_run_is_not_called_incomplete(page: str) -> None:
+    assert "INCOMPLETE" not in page
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "findings.json", "matches.parquet", "correlation.zarr/zarr.json"]
+)
+def test_a_damaged_file_of_the_run_is_named_and_the_page_is_built(
+    made: MadeRun, tmp_path: Path, name: str
+) -> None:
+    run = changed(made, tmp_path)
+    (run.path / name).write_bytes(b"{broken")
+    text = run.build()
+    assert f"{name.split('/')[0]} cannot be read: it is damaged" in text
+
+
+def test_corpora_that_are_gone_cost_the_pictures_only(made: MadeRun, tmp_path: Path) -> None:
+    run = changed(made, tmp_path)
+
+    def gone(path: Path) -> FakeCorpus:
+        raise ValueError("not a corpus")
+
+    text = build(run.path, open_corpus=gone).read_text()
+    assert "cannot be opened where the run left it" in text
+    assert "data:image/webp" not in text
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a run"):
+        build(tmp_path)
+
+
+def test_the_same_run_gives_the_same_bytes(made: MadeRun, page: str) -> None:
+    assert made.build() == page
+
+
+# -- what cannot happen on it
+
+
+def test_page_allows_its_own_script_and_nothing_else(parsed: Parsed) -> None:
+    policies = [a["content"] for a in parsed.of("meta") if "http-equiv" in a]
+    digest = base64.b64encode(hashlib.sha256("".join(parsed.scripts).encode()).digest()).decode()
+    assert policies == [
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    ]
+    assert len(parsed.of("script")) == 1
+
+
+def test_page_fetches_nothing(page: str, parsed: Parsed) -> None:
+    for tag, attrs in parsed.elements:
+        for name in ("src", "href", "xlink:href", "srcset", "action", "poster", "data"):
+            if name in attrs:
+                assert str(attrs[name]).startswith(("data:image/", "#")), (tag, name)
+    style = page.split("<style>")[1]
+    assert "url(" not in style.split("</style>")[0]
+    assert "@import" not in page
+
+
+SEEDS = (
+    "<script>alert(1)</script>", "</script><script>x()</script>", '"><img src=x onerror=x()>',
+    "' onerror='x()", '" onmouseover="x()', "<svg/onload=x()>", "</style><script>x()</script>",
+    "{{ 7 * 7 }}", "{% raw %}", "javascript:x()", "<iframe src=//e.x>", "</title><script>x()",
+    "<!--<script>", "]]><script>x()</script>", "&lt;script&gt;", "<base href=//e.x>",
+    "<meta http-equiv=refresh content=0>", "\u202e<b>", "<a href=//e.x>", "=cmd|'/c calc'!A0",
+)  # fmt: skip
+PAYLOADS = [f"{before}{seed}{k}" for before in ("", "x ", "\"'>") for k, seed in enumerate(SEEDS)]
+
+
+def test_text_from_outside_is_inert_wherever_it_stands(
+    made: MadeRun, tmp_path: Path, parsed: Parsed
+) -> None:
+    f = made.findings
+    places = [k for k in f if k.endswith((".query", ".participant", ".reason", ".scan"))]
+    edits: dict[str, Any] = {key: PAYLOADS[i % 60] for i, key in enumerate(places)}
+    edits["identical.list"] = [
+        {"query": p, "participant": p, "slice": i} for i, p in enumerate(PAYLOADS)
+    ]
+    edits |= {f"settings.{p}": p for p in PAYLOADS}
+    edits |= {f"rejected.real.{p}": 1 for p in PAYLOADS} | {"notes.real": PAYLOADS}
+    edits["notes"] = PAYLOADS
+    versions = {"versions": {"fingerprint": PAYLOADS[0]}, "started": PAYLOADS[1], "ended": None}
+    phases = {p: {"planned": 2, "done": 1} for p in PAYLOADS}
+    hostile = changed(
+        made, tmp_path, findings=edits, run=versions | {"run": PAYLOADS[2], "phases": phases}
+    )
+    got = Parsed(hostile.build())
+    assert len(got.of("script")) == 1
+    assert got.scripts == parsed.scripts
+    assert {tag for tag, _ in got.elements} <= {tag for tag, _ in parsed.elements} | {"div"}
+    assert [a for _, a in got.elements if any(name.startswith("on") for name in a)] == []
+    assert "<script>alert(1)</script>0" in got.text  # shown as it is, as text
+    assert "{{ 7 * 7 }}" in got.text
+
+
+def test_a_hostile_patient_name_in_the_matches_is_inert(
+    made: MadeRun, tmp_path: Path, parsed: Parsed
+) -> None:
+    run = changed(made, tmp_path)
+    (run.path / "findings.json").unlink()
+    table = pd.read_parquet(run.path / "matches.parquet")
+    table["participant"] = PAYLOADS[0]
+    table.to_parquet(run.path / "matches.parquet", index=False)
+    got = Parsed(run.build())
+    assert got.scripts == parsed.scripts
+    assert PAYLOADS[0] in got.text
+
+
+# -- the pieces
+
+
+def test_only_one_is_written_as_one() -> None:
+    f = {"a": 1.0, "b": 1 - 5.6e-10, "c": 0.99994, "d": -0.25, "e": -1.0, "f": 0.99996}
+    written = {key: blocks.value(f, key, "r").text for key in f}
+    assert written == {
+        "a": "1", "b": "1 \u2212 5.6e-10", "c": "0.9999", "d": "\u22120.2500", "e": "-1",
+        "f": "1 \u2212 4.0e-05",
+    }  # fmt: skip
+
+
+def test_bytes_are_written_for_people() -> None:
+    sizes = {"a": 12, "b": 262_144 * 1_002_012, "c": 700 * 1024**3}
+    assert [blocks.value(sizes, k, "bytes").text for k in sizes] == [
+        "12 B", "244.6 GiB", "700.0 GiB"
+    ]  # fmt: skip
+
+
+def test_equal_pixels_have_no_difference_and_its_sign_has_a_colour() -> None:
+    x = np.array([[10, 200, 10]], np.uint8)
+    y = np.array([[10, 10, 200]], np.uint8)
+    got = figures.difference(x, y)
+    assert got[0, 0].tolist() == [0, 0, 0]
+    assert got[0, 1].tolist() == list(figures.BRIGHTER)
+    assert got[0, 2].tolist() == list(figures.DARKER)
+
+
+def test_a_large_matrix_is_joined_by_its_maximum() -> None:
+    r = np.full((1300, 8463), 0.5)
+    r[1299, 8462], r[0, 0] = 1.0, np.nan
+    uri, rows, columns = figures.matrix_image(r, 0.5)
+    image = Image.open(BytesIO(base64.b64decode(uri.split(",")[1])))
+    cells = np.asarray(image)
+    assert (rows, columns) == (3, 9)
+    assert cells.shape == (434, 941)
+    assert cells[-1, -1] == 254
+    assert (cells == 254).sum() == 1
+    assert cells[0, 0] == 0  # one cell of the 27 is missing, the others are there
+    assert len(uri) < 20_000
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 40, 240, 8463, 1_002_012])
+def test_axes_have_a_few_ticks_inside_them(n: int) -> None:
+    places = figures.ticks(n)
+    assert 1 <= len(places) <= 7
+    assert all(0 <= at <= 100 for at, _ in places)
+
+
+def test_sections_are_declared_once_each() -> None:
+    names = [section.name for section in sections.SECTIONS]
+    assert len(names) == len(set(names))
+    assert names[0] == "tested"
+
+
+# -- in a browser
+
+
+def _chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(_chromium() is None, reason="Chromium is not installed")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_page_fits_and_compares_in_a_browser(made: MadeRun, width: int) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    made.build()
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=_chromium(), args=flags)
+        tab = browser.new_page(viewport={"width": width, "height": 900})
+        said: list[str] = []
+        asked: list[str] = []
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto((made.path / "report.html").as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        slider = tab.locator(".compare input").first
+        slider.fill("100")
+        over = tab.locator("img.over").first
+        assert over.evaluate("e => e.style.clipPath").startswith("inset(0px")
+        tab.locator(".compare button").first.click()
+        assert tab.locator(".compare button").first.get_attribute("aria-pressed") == "true"
+        assert said == []
+        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+        browser.close()

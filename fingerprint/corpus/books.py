@@ -80,6 +80,10 @@ class Book:
         """Enter what the headers said; exclude what lacks a required label."""
         book = self.with_outcomes(headers)
         files = book.files
+        # an acquisition may change inside a series (one per slice on old scanners): the least one
+        files["scan"] = (
+            files.groupby("series")["scan"].transform("min").where(files["series"] != "", "")
+        )
         readable = (files["code"] == "") & (files["reason"] == "")
         lacks = {"age": files["age"] < 0, "sex": files["sex"] == ""}
         for name in require:

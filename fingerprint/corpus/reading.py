@@ -7,6 +7,7 @@ leaves on disk holds tokens and pseudonyms, never a path, a name or an identifie
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from fingerprint.corpus.window import fit
 from fingerprint.ledger import Counts, Values
 
 MID_PX = 128
+UNREADABLE = {"unreadable", "truncated", "damaged", "empty_file", "reader_died"}
 UNKNOWN = tables.Person(sex="", age_y=-1)
 
 
@@ -74,7 +76,7 @@ def _surveyed(
         "kind": header.kind,
         "participant": participant,
         "scan": scan_id(key, f"{who}\n{scan}"),
-        "series": scan_id(key, f"{who}\n{scan}\n{header.series or file.scan or file.token}"),
+        "series": scan_id(key, f"{who}\n{header.series or file.scan or file.token}"),
         "sex": person.sex or header.sex or file.sex,
         "age": max(person.age_y, header.age_y, file.age_y),
         "z_mm": file.z_mm,
@@ -99,21 +101,26 @@ class Unit:
     frames: int
     files: tuple[SourceFile, ...]
     z_mm: tuple[float, ...]
+    lost: int  # unreadable files in the same folders: so many gaps in the stack have a cause
 
     def depends(self) -> list[Any]:
         """Return what decides the result of reading it, without a path."""
         files = [(f.token, f.size, f.mtime_ns) for f in self.files]
         z = [None if np.isnan(v) else v for v in self.z_mm]
-        return [self.series, self.scan, self.participant, self.sex, self.age, files, z]
+        who = [self.series, self.scan, self.participant, self.sex, self.age]
+        return [*who, files, z, self.lost]
 
 
 def units_of(book: Book, files: Sequence[SourceFile]) -> list[Unit]:
     """Group the readable files into stacks, in the order (participant, scan, series)."""
     where = {f.token: f for f in files}
+    codes = dict(zip(book.files["token"], book.files["code"], strict=True))
+    unreadable = Counter(f.path.parent for f in files if codes.get(f.token) in UNREADABLE)
     rows = book.readable.sort_values(["participant", "scan", "series", "z_mm", "token"])
     units = []
     for series, group in rows.groupby("series", sort=False):
         first = group.iloc[0]
+        stack = tuple(where[t] for t in group["token"])
         units.append(
             Unit(
                 series=str(series),
@@ -123,8 +130,9 @@ def units_of(book: Book, files: Sequence[SourceFile]) -> list[Unit]:
                 sex=first["sex"],
                 age=int(group["age"].max()),
                 frames=int(group["frames"].sum()),
-                files=tuple(where[t] for t in group["token"]),
+                files=stack,
                 z_mm=tuple(group["z_mm"]),
+                lost=sum(unreadable[folder] for folder in {f.path.parent for f in stack}),
             )
         )
     return units
@@ -141,7 +149,8 @@ def read_units(
     mids = []
     with Reader(*limits) as reader:
         for i, unit in enumerate(units):
-            stack = reader.read([f.path for f in unit.files], unit.kind, options)
+            paths = [f.path for f in unit.files]
+            stack = reader.read(paths, unit.kind, options, lost=unit.lost)
             hashes = [_sha256(f.path) for f in unit.files]
             files += _outcomes(unit, stack, hashes)
             if stack.scan is None or not len(stack.scan.pixels):

@@ -25,19 +25,21 @@ SETS = {"real": "real", "generated": "generated", "control": "controls"}  # ours
 
 # Not computed by this version, and what each will need. A number that comes alive leaves this list.
 NOT_RUN = {
-    "patients.found": "this version counts identical images only; calibrated findings need control "
-    "scans of patients who were never used for training (--controls)",
-    "images.found": "this version counts identical images only; calibrated findings need control "
-    "scans of patients who were never used for training (--controls)",
-    "set.p_value": "the comparison of the whole set with held-out patients needs control scans of "
-    "patients who were never used for training (--controls)",
-    "limit.weakest": "no copies were planted: this version does not plant them, so how weak a copy "
-    "it would still find is unknown; nothing to supply",
+    "patients.found": "this version counts identical images only; calibrated findings {controls}",
+    "images.found": "this version counts identical images only; calibrated findings {controls}",
+    "set.p_value": "this version does not compare the whole set with held-out patients, which "
+    "{controls}",
+    "limit.weakest": "this version plants no copies, so how weak a copy it would still find is "
+    "unknown; nothing to supply",
     "pose.poses": "only the stored position was compared: this version does not turn, resize or "
     "shift images before comparing; nothing to supply",
     "register.pairs": "this version does not align pairs (affine, elastic); nothing to supply",
     "fid.value": "set distances (FID, KID) need the weights of a feature network, and this version "
     "does not compute them",
+}
+CONTROLS = {
+    False: "need control scans of patients who were never used for training: --controls",
+    True: "need nothing more: control scans are there",
 }
 DATA_TABLE = (
     "seen accepted scans series participants men women slices slices_m slices_f slices_per_scan "
@@ -55,8 +57,8 @@ PAIR_SCORES = (
 ).split()
 UNFINISHED = "the search did not finish: run the same command again"
 NO_CONTROLS = (
-    "no control images in this run: give scans of patients who were never used for training "
-    "(--controls)"
+    "no control images in this run: give scans of patients who were never used for training with "
+    "--controls"
 )
 UNKNOWN_PATIENTS = (
     "patients unknown: groups of near-duplicate slices stand in for them; give slices.tsv with a "
@@ -159,8 +161,9 @@ def collect(
     out |= _rarefied(matrix)
     out |= _pairs(matches)
     out |= _paper_000()
+    given = bool((run.get("inputs") or {}).get("controls"))
     for key, reason in NOT_RUN.items():
-        out |= _entry(key, None, reason)
+        out |= _entry(key, None, reason.format(controls=CONTROLS[given]))
     return out
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fingerprint.phantom.fields import Weights
+from fingerprint.phantom.outlines import Radius
 from fingerprint.phantom.people import Build
 from fingerprint.phantom.vessels import Tree
 
@@ -55,12 +57,12 @@ class Frame:
     rho: Array
     theta: NDArray[np.int16]
     coarse: Array
-    coarse_weights: Array
+    coarse_weights: Weights
     fine: Array
-    fine_weights: Array
+    fine_weights: Weights
     noise: Array
     streaks: Array
-    trees: tuple[Tree, Tree]
+    tree: Tree
     nodules: NDArray[np.float64]
     seed: tuple[int, int]
 
@@ -69,11 +71,14 @@ class Frame:
 class Slice:
     """A slice at height `a`; `image` (HU) and, when asked for, `labels` change in place.
 
-    `grain` (3 mm) and `cloud` (15 mm) are its textures, of mean 0 and variance about 1.
+    `cage` and `muscle` are its outlines: inside of the ribs, outside of the muscles. `grain` (3 mm)
+    and `cloud` (15 mm) are its textures, of mean 0 and variance about 1.
     """
 
     frame: Frame
     a: float
+    cage: Radius
+    muscle: Radius
     image: Array
     labels: NDArray[np.uint8] | None
     grain: Array

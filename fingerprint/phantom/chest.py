@@ -25,8 +25,7 @@ def paint_lungs(on: Slice, inside: Array) -> None:
     hu = -862 + np.clip(y * np.float32(down), -40, 45) + 16 * on.grain[box] + 10 * on.cloud[box]
     fissure = np.where(x > 0, np.float32(0.9 * (a - 100)), np.float32(0.8 * (a - 92)))
     hu += 150 * on.soft(1.1 - np.abs(y - fissure))
-    drawn = [vessels.draw(tree, a, _SLAB_MM, f.to_px, f.size_px)[box] for tree in f.trees]
-    hu += np.maximum(*drawn) * (-10 - hu)
+    hu += vessels.draw(f.tree, a, _SLAB_MM, f.to_px, f.size_px)[box] * (-10 - hu)
     on.paint(box, cover, hu)
     if on.labels is not None:
         lung = cover > 0.5
@@ -90,8 +89,7 @@ def paint_abdomen(on: Slice, inside: Array) -> None:
 def paint_mediastinum(on: Slice) -> None:
     """Fat between the lungs, heart, great vessels, gullet, windpipe."""
     a, body = on.a, on.frame.body
-    radius = outlines.cage(body, a)
-    front, back = -float(radius[outlines.FRONT]), float(radius[outlines.BACK])
+    front, back = -float(on.cage[outlines.FRONT]), float(on.cage[outlines.BACK])
     width = 20 + 9 * np.exp(-(((a - 150) / 40) ** 2)) + 0.12 * max(0.0, a - 190)
     low = float(np.clip((90 - a) / 60, 0, 1))  # lower down only the back half: the crura
     top = front + low * 0.62 * (back - front)

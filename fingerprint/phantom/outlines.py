@@ -2,7 +2,7 @@
 
 x -> patient's left            a   height in mm: 0 lower edge of the lungs, 90 liver dome,
 y -> back                          92 middle of the heart, 132 carina, 168 aortic arch,
-                                   200 collar bones, 213 shoulders
+                                   200 collar bones, 207 shoulders
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from fingerprint.phantom.people import Build
 
 Radius = NDArray[np.float64]
 
-ANGLES = 4096
+ANGLES = 2048
 THETA = (np.arange(ANGLES) + 0.5) / ANGLES * 2 * np.pi - np.pi  # 0: back, +-pi: front
 BACK = ANGLES // 2
+SIDE = 3 * ANGLES // 4
 FRONT = 0
 HEIGHT = np.array([0.0, 30, 60, 90, 120, 150, 180, 200, 215, 230])
 # half width, front and back of the rib cage (inside) and of the muscles (outside), mm at HEIGHT
@@ -78,10 +79,10 @@ def breast(a: float) -> Radius:
     return np.exp(-(((a - 95) / 58) ** 2)) * bump(2.42, 0.36)
 
 
-def skin(body: Build, a: float) -> Radius:
+def skin(body: Build, a: float, muscle: Radius) -> Radius:
     """Outside of the body."""
     thick = body.fat * (1 - 0.45 * bump(0, 0.6) - 0.25 * bump(np.pi, 0.35))
     thick *= 1 - 0.25 * np.clip((a - 130) / 90, 0, 1)
     for k, (size, phase, *_) in enumerate(body.lobes, start=1):
         thick = thick + (1.5 + 0.06 * body.fat) / k * size * np.sin(k * THETA + 3 * phase)
-    return muscle(body, a) + np.maximum(thick + body.breast * breast(a), 3.0) + 2.0
+    return muscle + np.maximum(thick + body.breast * breast(a), 3.0) + 2.0

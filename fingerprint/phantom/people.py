@@ -13,7 +13,7 @@ REGIONS = ("c1", "c2", "c3")  # upper liver, heart, shoulders; "" lies between t
 
 
 # how much a slice changes with height: 1 - r per mm x 1000, in steps of 10 mm from 10 to 220 mm
-_PACE = (2.2, 2.7, 3.3, 4.5, 5.3, 5.5, 4.6, 3.9, 3.5, 2.8, 2.9, 3.5, 3.6, 3.6, 4.9, 5.0, 4.7, 5.5,
+_PACE = (3.0, 3.3, 3.6, 4.6, 5.3, 5.5, 4.6, 3.9, 3.5, 2.8, 2.9, 3.5, 3.6, 3.6, 4.9, 5.0, 4.7, 5.5,
          6.5, 6.0, 5.3)  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def build(number: int, seed: int) -> Build:
         noise_hu=float(rng.uniform(9, 22)),
         table=float(rng.uniform(2, 9)),
         rib_phase=float(rng.random()),
-        range_mm=(float(rng.normal(16, 4)), float(rng.normal(213, 3))),
+        range_mm=(float(rng.normal(22, 4)), float(rng.normal(207, 3))),
         lobes=rng.normal(0, 1, (6, 4)),
         nodules=int(rng.integers(1, 4)) if rng.random() < 0.3 else 0,
         position=rng.choice(["HFS", "HFS", "HFS", "HFS", "HFS", "FFS", "FFS", "HFP", "FFP"]),

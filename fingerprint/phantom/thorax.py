@@ -105,7 +105,7 @@ def frame(number: int, *, seed: int, size_px: int) -> Frame:
         fine_weights=fields.spread(size_px, knots),
         noise=fields.grain(rng, spare),
         streaks=fields.streaks(rng, spare),
-        trees=(_tree(body, rng, -1), _tree(body, rng, 1)),
+        tree=vessels.both(_tree(body, rng, -1), _tree(body, rng, 1)),
         nodules=_nodules(body, rng),
         seed=(seed, number),
     )
@@ -119,7 +119,7 @@ def _grid(
     across, along = axis[None, :] - body.shift[0], axis[:, None] - body.shift[1]
     c, s = np.cos(np.deg2rad(body.roll_deg)), np.sin(np.deg2rad(body.roll_deg))
     weights = fields.spread(size_px, 9)
-    bend = [3.0 * (weights @ fields.lattice(rng, 9, 9) @ weights.T) for _ in range(2)]
+    bend = [3.0 * fields.smooth(fields.lattice(rng, 9, 9), weights) for _ in range(2)]
     x = (c * across + s * along + bend[0]).astype(np.float32)
     y = (c * along - s * across + bend[1]).astype(np.float32)
     back = np.array([[c, -s], [s, c]]) / body.field
@@ -154,8 +154,10 @@ def render(
         a=a,
         image=np.full(shape, -1000, np.float32),
         labels=np.zeros(shape, np.uint8) if labels else None,
-        grain=fields.smooth(of.fine, depth, of.fine_weights),
-        cloud=fields.smooth(of.coarse, depth, of.coarse_weights),
+        cage=outlines.cage(of.body, a),
+        muscle=outlines.muscle(of.body, a),
+        grain=fields.smooth(fields.between(of.fine, depth), of.fine_weights),
+        cloud=fields.smooth(fields.between(of.coarse, depth), of.coarse_weights),
     )
     paint_table(on)
     inside = paint_wall(on)

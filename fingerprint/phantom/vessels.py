@@ -44,6 +44,12 @@ def grow(points: NDArray[np.float64], hilum: tuple[float, float, float]) -> Tree
     return Tree(nodes[parent[1:]], nodes[1:], radius)
 
 
+def both(one: Tree, other: Tree) -> Tree:
+    """Put two trees together."""
+    pairs = ((one.start, other.start), (one.end, other.end), (one.radius, other.radius))
+    return Tree(*(np.concatenate(pair) for pair in pairs))
+
+
 def draw(tree: Tree, a: float, half_mm: float, to_px: NDArray[np.float64], size_px: int) -> Array:
     """Coverage, float32 in 0..1, of the slab ``a - half_mm .. a + half_mm``.
 

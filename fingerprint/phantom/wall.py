@@ -31,15 +31,15 @@ def paint_table(on: Slice) -> None:
 def paint_wall(on: Slice) -> Array:
     """Skin, fat, breasts, muscles and ribs; returns the depth inside the rib cage, mm."""
     f, a, body = on.frame, on.a, on.frame.body
-    deep = outlines.skin(body, a).astype(np.float32)[f.theta] - f.rho
+    deep = outlines.skin(body, a, on.muscle).astype(np.float32)[f.theta] - f.rho
     on.fill((ALL, deep), 25, "body")
     fat = np.float32(7) * on.cloud - np.float32(104)
     if body.breast and abs(a - 95) < 110:
         gland = outlines.breast(a).astype(np.float32)[f.theta]
         fat += 130 * np.clip(2.2 * gland + 0.6 * on.cloud - 1.3, 0, 1) * (deep > 6)
     on.fill((ALL, deep - 2), fat)
-    inner = outlines.muscle(body, a).astype(np.float32)[f.theta] - f.rho
-    inside = outlines.cage(body, a).astype(np.float32)[f.theta] - f.rho
+    inner = on.muscle.astype(np.float32)[f.theta] - f.rho
+    inside = on.cage.astype(np.float32)[f.theta] - f.rho
     on.fill((ALL, inner), 54 + 4 * on.grain - 130 * _planes(on, inner, inside))
     _ribs(on, inside)
     return inside
@@ -58,7 +58,7 @@ def _ribs(on: Slice, inside: Array) -> None:
     f = on.frame
     ring = np.flatnonzero((inside > -13) & (inside < 1))
     phi = np.abs(outlines.THETA).astype(np.float32)[f.theta.ravel()[ring]]
-    sink = 66 * (np.minimum(phi, 2.4) / 2.4) ** 1.25 - 42 * np.maximum(phi - 2.4, 0)
+    sink = 84 * (np.minimum(phi, 2.4) / 2.4) ** 1.25 - 42 * np.maximum(phi - 2.4, 0)
     turn = (on.a + sink) / 25 + f.body.rib_phase
     off = 25 * np.abs(turn - np.rint(turn))
     depth = (1 - np.hypot(off / 7.5, (inside.ravel()[ring] + 5.8) / 4.0)) * 4.0
@@ -74,14 +74,13 @@ def _ribs(on: Slice, inside: Array) -> None:
 
 def paint_skeleton(on: Slice, inside: Array) -> None:
     """Paint spine, breast bone, shoulder blades, collar bones, heads of the humerus."""
-    a, body = on.a, on.frame.body
-    radius = outlines.cage(body, a)
-    front, back = -float(radius[outlines.FRONT]), float(radius[outlines.BACK])
+    a = on.a
+    front, back = -float(on.cage[outlines.FRONT]), float(on.cage[outlines.BACK])
     _spine(on, back)
     if 48 < a < 192:
         wide = float(np.interp(a, [48, 70, 165, 182, 192], [7, 13, 15, 27, 22]))
         bone(on, ellipse(on, 0, front - 7, wide, 6.2), marrow=140, shell=420, mm=1.6)
-    arm = float(outlines.muscle(body, a)[outlines.BACK + outlines.ANGLES // 4]) - 28
+    arm = float(on.muscle[outlines.SIDE]) - 28
     for side in (-1, 1):
         if a > 145:
             _armpit(on, side, inside)
@@ -104,7 +103,7 @@ def _spine(on: Slice, back: float) -> None:
     on.fill(ellipse(on, 0, y + 14, 33, 29), 52)  # muscle behind the pleura
     phase = (a / 27 + 2 * body.rib_phase) % 1
     disc = float(np.clip(1.5 - abs(phase - 0.5) * 16, 0, 1))
-    tip = min(y + 50 - 8 * disc, float(outlines.muscle(body, a)[outlines.BACK]) - 5)
+    tip = min(y + 50 - 8 * disc, float(on.muscle[outlines.BACK]) - 5)
     bone(on, rod(on, (0, y + 31), (0, tip), 3.0), marrow=260, shell=520, mm=1.5, label="spine")
     for side in (-1, 1):
         across = rod(on, (side * 10, y + 12), (side * (34 - 12 * disc), y + 22), 3.6)

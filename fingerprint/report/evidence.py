@@ -46,7 +46,7 @@ def matrix(page: Page) -> list[Any]:
     sets = page.matrix["query_set"].values.astype(object)
     shown = {s: raw[sets == s] for s in ("generated", "control")}
     columns = np.argsort(-_largest(shown["generated"], 0), kind="stable")
-    low = float(np.floor(np.nanquantile(raw, 0.02) * 20) / 20)
+    low = min(float(np.floor(np.nanquantile(raw, 0.02) * 20) / 20), 0.95)
     pictures = [
         _picture(s, r[np.argsort(-_largest(r, 1), kind="stable")][:, columns], low)
         for s, r in shown.items()

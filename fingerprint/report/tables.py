@@ -85,8 +85,8 @@ def _printed(page: Page) -> Table:
     note = [
         "240 generated images per column. The printed SD of r is above the largest that values "
         "between min r and max r can have, in every column. Mean r and SD of r can only be "
-        "estimated from what is printed: the two estimates of the SD differ by up to 1.6 times. For "
-        "60 slices tanh of the printed mean z is 0.9974, not 0.9977."
+        "estimated from what is printed: the two estimates of the SD differ by up to 1.6 times. "
+        "For 60 slices tanh of the printed mean z is 0.9974, not 0.9977."
     ]
     return Table(["Paper 000, Table 1"], ["Real slices", *(f"{n:,}" for n in sizes)], rows, note)
 
@@ -113,16 +113,19 @@ DATA = {
 }
 
 
+PEOPLE = "scans participants men women no_sex no_age slices_m slices_f slices_per_scan".split()
+
+
 def data(page: Page) -> list[Any]:
     sets = [s for s in SETS if page.has(f"seen.{s}")]
+
+    def cell(name: str, s: str, kind: str) -> str | Value:
+        nobody = s == "generated" and name in PEOPLE
+        there = f"{name}.{s}" in page.findings and not nobody
+        return page.value(f"{name}.{s}", kind) if there else ""
+
     rows = [
-        [
-            text,
-            *(
-                page.value(f"{name}.{s}", kind) if f"{name}.{s}" in page.findings else ""
-                for s in sets
-            ),
-        ]
+        [text, *(cell(name, s, kind) for s in sets)]
         for name, (text, kind) in DATA.items()
         if any(page.has(f"{name}.{s}") for s in sets)
     ]
@@ -145,13 +148,12 @@ def refused(page: Page) -> list[Any]:
             prefix = f"{field}.{s}."
             for key in sorted(k for k in page.findings if k.startswith(prefix)):
                 code = key.removeprefix(prefix)
-                row = [code, sentences.get(code, code), name, what[field], page.value(key)]
-                rows.append(row)
+                text = f"{code}: {sentences[code]}" if code in sentences else code
+                rows.append([text, name, what[field], page.value(key)])
     if not rows:
         return [Prose(["Nothing was left out or refused."])]
     note = ["Every file is listed, by token, in rejections.tsv and excluded.tsv of its corpus."]
-    columns = ["Code", "Meaning", "Set", "Outcome", "Files"]
-    return [Table(["By code"], columns, rows, note, text=True)]
+    return [Table(["By code"], ["Code", "Set", "Outcome", "Files"], rows, note, text=True)]
 
 
 # -- methods
@@ -203,17 +205,12 @@ GLOSSARY = (
 
 
 def settings(page: Page) -> list[Any]:
-    prefixes = {"settings.": "Settings", "versions.": "Versions", "hardware.": "Machine",
-                "seeds.": "Seeds", "input.": "Inputs", "run.": "Run"}  # fmt: skip
-    out = []
-    for prefix, title in prefixes.items():
-        keys = [
-            k for k in sorted(page.findings) if k.startswith(prefix) and not k.endswith(".reason")
-        ]
-        rows = [
-            [k.removeprefix(prefix), page.value(k, "text") if page.has(k) else "not set"]
-            for k in keys
-        ]
-        if rows:
-            out.append(Table([title], ["Name", "Value"], rows, text=True))
-    return out
+    prefixes = ("run.", "input.", "settings.", "seeds.", "versions.", "hardware.")
+    keys = [
+        key
+        for prefix in prefixes
+        for key in sorted(page.findings)
+        if key.startswith(prefix) and not key.endswith(".reason")
+    ]
+    rows = [[key, page.value(key, "text") if page.has(key) else "not set"] for key in keys]
+    return [Table(["As in findings.json"], ["Name", "Value"], rows, text=True)]

@@ -1,0 +1,61 @@
+"""Does any generated image show a real patient? The audit as a Prefect flow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from fingerprint.run import Run
+from flows import chain, progress, tell
+
+
+@flow(name="audit", persist_result=False)
+def audit(
+    real: str,
+    generated: str,
+    out: str,
+    controls: str | None = None,
+    settings_file: str | None = None,
+    knobs: dict[str, Any] | None = None,
+    key_file: str | None = None,
+    cluster: str = "local",
+    dated: bool = False,
+) -> State:
+    """Compare every generated image with every real slice; see `flows.chain.audit_sets`."""
+    with tell.sealed_lips("audit"), progress.shown() as watch:
+        done = chain.audit_sets(
+            real,
+            generated,
+            out,
+            controls=controls,
+            settings_file=settings_file,
+            knobs=knobs,
+            key_file=key_file,
+            dated=dated,
+            how=chain.How(cluster, watch, tell.step),
+        )
+        _leave_tables(done.run)
+    images = done.run.findings["identical.images"]
+    if done.refused:
+        return Failed(name="TooManyRejected", message="too many inputs were rejected", data=done)
+    if done.run.exit_code == chain.COPIES_FOUND:
+        return Completed(name="CopiesFound", message=f"{images} identical images", data=done)
+    return Completed(message="no identical image", data=done)
+
+
+def _leave_tables(run: Run) -> None:
+    record = run.record
+    shards = {
+        name: f"{phase['done']} of {phase['planned']}" for name, phase in record["phases"].items()
+    }
+    tell.table("shards", shards, "Shards done, by phase")
+    verdict = {
+        "verdict": "copies found" if run.exit_code == chain.COPIES_FOUND else "none found",
+        "report": run.report.resolve(),
+        "run": record["run"],
+    }
+    numbers = {name: run.findings.get(name) for name in chain.FIRST_PAGE}
+    tell.table("verdict", verdict | numbers, "What was found, and where the report is")

@@ -1,0 +1,192 @@
+"""The chains of commands as plain functions: an ingest, an audit. Prefect wraps these, unchanged.
+
+`How` says where shards go, who is told, and what is put around a phase: nothing under ``--plain``,
+a task run in a flow. Parameters are paths and names as text, fit to be read in a list of runs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fingerprint import phases, run, settings
+from fingerprint.corpus import identity, ingest, store
+from fingerprint.job import AuditJob, audit_job
+from fingerprint.ledger import Execute, Phase
+from fingerprint.phases import Job, Watch, run_phase
+from fingerprint.report import build
+from fingerprint.verify import seal_run
+from flows import cluster, log
+
+logger = logging.getLogger(__name__)
+
+COPIES_FOUND = 10
+FIRST_PAGE = (
+    "queries.generated",
+    "patients.searched",
+    "slices.searched",
+    "identical.images",
+    "patients.found",
+    "limit.weakest",
+)
+
+Step = Callable[[Phase, Job, Execute, Watch], None]
+Knobs = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class How:
+    """Where the shards of a chain go, who watches, and what is put around a phase."""
+
+    cluster: str = "local"
+    watch: Watch = run.silent
+    step: Step = run_phase
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """A sealed corpus; `refused` says so if too many inputs were rejected."""
+
+    corpus: store.Corpus
+    refused: str = ""
+    rejected: tuple[tuple[Path, str, str], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A finished run; `refused` names each set of which too many inputs were rejected."""
+
+    run: run.Run
+    refused: str = ""
+
+
+def ingest_files(
+    sources: Sequence[str],
+    out: str,
+    *,
+    set_name: str = "real",
+    participants: str | None = None,
+    replace: bool = False,
+    settings_file: str | None = None,
+    knobs: Knobs | None = None,
+    key_file: str | None = None,
+    how: How | None = None,
+) -> Ingested:
+    """Turn files into a sealed corpus.
+
+    Raises
+    ------
+    ValueError, ledger.Incomplete, ledger.Damaged
+    """
+    how = how or How()
+    s = _settings(settings_file, knobs)
+    with _private():
+        job = ingest.ingest_job(
+            [Path(source) for source in sources],
+            Path(out),
+            set_name=set_name,
+            settings=s,
+            key=identity.load_key(_path(key_file), create=True),
+            participants=_path(participants),
+            replace=replace,
+        )
+        with cluster.executor(how.cluster, s) as execute:
+            _ingest(job, execute, how)
+    return _judged(job)
+
+
+def audit_sets(
+    real: str,
+    generated: str,
+    out: str,
+    *,
+    controls: str | None = None,
+    settings_file: str | None = None,
+    knobs: Knobs | None = None,
+    key_file: str | None = None,
+    dated: bool = False,
+    how: How | None = None,
+) -> Audited:
+    """Compare every generated image with every real slice; folders are ingested first.
+
+    Parameters
+    ----------
+    dated : bool
+        Make a new run in ``OUT/<date>``, as scheduled runs do.
+
+    Raises
+    ------
+    ValueError, ledger.Incomplete, ledger.Damaged
+    """
+    how = how or How()
+    s = _settings(settings_file, knobs)
+    folder = Path(out) / datetime.date.today().isoformat() if dated else Path(out)
+    sources = {"real": real, "generated": generated} | ({"control": controls} if controls else {})
+    refused = []
+    with _private(), log.to_file(folder / "log.jsonl"), cluster.executor(how.cluster, s) as execute:
+
+        def ingested(job: ingest.IngestJob) -> None:
+            _ingest(job, execute, how)
+            refused.append(_judged(job).refused)
+
+        paths = {
+            role: run.corpus_for(source, role, folder, s, _path(key_file), ingested)
+            for role, source in sources.items()
+        }
+        job = audit_job(paths["real"], paths["generated"], paths.get("control"), folder, s)
+        _audit(job, execute, how)
+    return Audited(run.Run(job.out), "; ".join(filter(None, refused)))
+
+
+def _ingest(job: ingest.IngestJob, execute: Execute, how: How) -> None:
+    if job.sealed is None or job.files:
+        for phase in phases.INGEST:
+            how.step(phase, job, execute, how.watch)
+
+
+def _audit(job: AuditJob, execute: Execute, how: How) -> None:
+    """Run the phases; a report that says INCOMPLETE is left when one of them fails."""
+    try:
+        for phase in phases.AUDIT:
+            how.step(phase, job, execute, how.watch)
+        seal_run(job.out)
+    except BaseException:
+        try:
+            job.update(status="incomplete")
+            build.build(job.out)
+        except Exception as error:
+            logger.warning("no report of the unfinished run (%s)", type(error).__name__)
+        raise
+
+
+def _judged(job: ingest.IngestJob) -> Ingested:
+    corpus = store.open_corpus(job.corpus)
+    try:
+        ingest.check_rejected(job)
+    except ingest.TooManyRejected as error:
+        return Ingested(corpus, str(error), tuple(ingest.rejected_paths(job)))
+    return Ingested(corpus, rejected=tuple(ingest.rejected_paths(job)))
+
+
+def _settings(file: str | None, knobs: Knobs | None) -> settings.Settings:
+    return settings.load(_path(file), **(knobs or {}))
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+@contextmanager
+def _private() -> Iterator[None]:
+    """Make every new file readable by its owner alone: reports show patients' slices."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)

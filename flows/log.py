@@ -1,0 +1,94 @@
+"""Log lines: plain on the terminal, JSON in a file, and in neither the text of an exception.
+
+An exception may quote a path or a header; the file keeps its type and where it came from, so that a
+log can be sent to whoever mends the program.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+OURS = ("fingerprint", "flows")
+Raised = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+
+class JsonLines(logging.Handler):
+    """One JSON object per record, appended and flushed; the file is for its owner alone."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = os.fdopen(handle, "a", encoding="utf-8")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append one line."""
+        when = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        line = {
+            "time": when.isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line |= frames(record.exc_info)
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
+def frames(raised: Raised) -> dict[str, object]:
+    """Return the types of a chain of exceptions and where the last was raised, without its text."""
+    types, error = [], raised[1]
+    while error is not None and len(types) < 10:
+        types.append(type(error).__name__)
+        error = error.__cause__ or error.__context__
+    found = traceback.extract_tb(raised[2])
+    where = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in found]
+    return {"exception": types, "traceback": where}
+
+
+@contextmanager
+def to_file(path: Path) -> Iterator[None]:
+    """Send what our loggers say, from INFO on, to a file as well."""
+    with _attached(JsonLines(path)):
+        yield
+
+
+@contextmanager
+def to_terminal(level: int) -> Iterator[None]:
+    """Send what our loggers say, from `level` on, to the standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("fingerprint: %(message)s"))
+    handler.setLevel(level)
+    with _attached(handler):
+        yield
+
+
+@contextmanager
+def _attached(handler: logging.Handler) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in OURS]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+        handler.close()
