@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from fingerprint.job import read_run
 from fingerprint.run import Run
 from flows import chain, progress, tell
 
@@ -47,7 +48,7 @@ def audit(
 
 
 def _leave_tables(run: Run) -> None:
-    record = run.record
+    record = read_run(run.out)
     shards = {
         name: f"{phase['done']} of {phase['planned']}" for name, phase in record["phases"].items()
     }

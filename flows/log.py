@@ -61,21 +61,47 @@ def frames(raised: Raised) -> dict[str, object]:
     return {"exception": types, "traceback": where}
 
 
+class Terminal(logging.Handler):
+    """Plain lines on the standard error, wherever that goes at the moment (above the bars)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        sys.stderr.write(f"fingerprint: {record.getMessage()}\n")
+
+
 @contextmanager
 def to_file(path: Path) -> Iterator[None]:
-    """Send what our loggers say, from INFO on, to a file as well."""
-    with _attached(JsonLines(path)):
-        yield
+    """Send what our loggers say, from INFO on, to a file; an exception that passes goes there too.
+
+    It is written without its text, and passes on.
+    """
+    handler = JsonLines(path)
+    with _attached(handler):
+        try:
+            yield
+        except BaseException as error:
+            handler.emit(_raised(error))
+            raise
 
 
 @contextmanager
 def to_terminal(level: int) -> Iterator[None]:
     """Send what our loggers say, from `level` on, to the standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("fingerprint: %(message)s"))
-    handler.setLevel(level)
+    handler = Terminal(level)
     with _attached(handler):
         yield
+
+
+def leave(path: Path, error: BaseException) -> None:
+    """Append to a file where an exception was raised, without its text."""
+    handler = JsonLines(path)
+    handler.emit(_raised(error))
+    handler.close()
+
+
+def _raised(error: BaseException) -> logging.LogRecord:
+    raised = (type(error), error, error.__traceback__)
+    return logging.LogRecord("flows", logging.ERROR, "", 0, "stopped", None, raised)
 
 
 @contextmanager

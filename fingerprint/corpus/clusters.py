@@ -52,6 +52,12 @@ def clusters(
     Raises
     ------
     ValueError : if `mid` is no uint8 array of three axes or too large an image, or `block` < 1.
+
+    Warnings
+    --------
+    Measured on real CT: a whole chest scan (133 slices) is one cluster; 236 slices of 30 patients
+    are 71 clusters, none of two patients; 299 images in a narrow bone-like window, whose noise
+    lowers every r, are 236 clusters although others count 29 groups in them.
     """
     if mid.ndim != 3 or mid.dtype != np.uint8 or mid[:1].size > MOST_PIXELS:
         raise ValueError(

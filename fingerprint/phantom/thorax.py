@@ -180,7 +180,7 @@ def _add_noise(on: Slice, index: int) -> None:
     (r0, c0), (r1, c1) = rng.integers(0, len(f.noise) - f.size_px + 1, (2, 2))
     sd = np.float32(rng.choice([-1, 1]) * f.body.noise_hu)
     image += sd * f.noise[r0 : r0 + f.size_px, c0 : c0 + f.size_px]
-    sd = np.float32(22 * np.clip((on.a - 185) / 30, 0, 1))
+    sd = np.float32(16 * np.clip((on.a - 185) / 30, 0, 1))
     if sd:
         band = np.exp(-np.square((f.y - np.float32(15)) / np.float32(55)))
         image += sd * band * f.streaks[r1 : r1 + f.size_px, c1 : c1 + f.size_px]

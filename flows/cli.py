@@ -1,0 +1,425 @@
+"""The command line: ``fingerprint --help``. Imports are late, so that help answers at once.
+
+Exit codes, in order of precedence: 5 stored bytes changed; 1 internal error; 2 usage; 4 incomplete,
+run again; 3 too many inputs rejected; 10 done, copies found; 0 done, nothing found.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DONE, INTERNAL, USAGE, REJECTED, INCOMPLETE, DAMAGED = 0, 1, 2, 3, 4, 5
+HARD_STOP_S = 25.0  # after SIGTERM: clusters kill what is left 30 s later
+SHOWN_REJECTED = 20
+
+app = typer.Typer(
+    help="Does a synthetic CT slice show one of your patients?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Cluster = Annotated[
+    str, typer.Option(help="local, cuda, threads, serial, tls://host:port, or a scheduler.json")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and how long.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Without Prefect.")]
+SettingsFile = Annotated[
+    str | None, typer.Option("--settings", help="TOML, as `fingerprint settings` prints it.")
+]
+KeyFile = Annotated[
+    str | None, typer.Option("--key-file", help="Key of the pseudonyms.", metavar="FILE")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on the standard output.")]
+Orient = Annotated[
+    str | None, typer.Option(help="How generated images are turned: as-is, flip-x, turn-90, ...")
+]
+Hidden = Annotated[str | None, typer.Option(hidden=True)]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for patients, images and the report.")] = Path(
+        "fingerprint-demo"
+    ),
+    as_json: Json = False,
+) -> int:
+    """Make forty synthetic patients, plant copies, audit; exit 0 if all are found."""
+    from flows.demo import run_demo
+
+    with _long():
+        told = run_demo(out)
+    _print(told, as_json)
+    return DONE if told["passed"] else INTERNAL
+
+
+@app.command()
+def ingest(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files or folders.")],
+    out: Annotated[str, typer.Option(help="The corpus to make or to add to.")],
+    set_name: Annotated[str, typer.Option("--set", help="real, generated or control")] = "real",
+    participants: Annotated[
+        str | None, typer.Option(help="participants.tsv", metavar="TSV")
+    ] = None,
+    orient: Orient = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Rebuild from changed files.")] = False,
+    cluster: Cluster = "local",
+    dry_run: DryRun = False,
+    plain: Plain = False,
+    settings: SettingsFile = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+    window: Hidden = None,
+    require: Hidden = None,
+    hu: Annotated[bool, typer.Option("--hu", hidden=True)] = False,
+    value_range: Annotated[str | None, typer.Option("--range", hidden=True)] = None,
+    participant_from: Hidden = None,
+) -> int:
+    """Turn files into a sealed corpus; on the same source again, it does nothing."""
+    knobs = _knobs(
+        orient=orient,
+        window_hu=window,
+        require=require and require.split(","),
+        hu=hu or None,
+        range=value_range and value_range.split(","),
+        participant_from=participant_from,
+    )
+    if dry_run:
+        from flows import forecast
+
+        _print(forecast.of_ingest(sources, _load(settings, knobs)), as_json)
+        return DONE
+    request = {
+        "sources": sources,
+        "out": out,
+        "set_name": set_name,
+        "participants": participants,
+        "replace": replace,
+        "settings_file": settings,
+        "knobs": knobs,
+        "key_file": key_file,
+    }
+    with _long():
+        done = _run("ingest", "ingest_files", request, cluster, plain)
+    for path, code, detail in done.rejected[:SHOWN_REJECTED]:
+        _say(f"rejected {path}: {code} {detail}".rstrip())
+    if len(done.rejected) > SHOWN_REJECTED:
+        _say(f"and {len(done.rejected) - SHOWN_REJECTED} more: {out}/rejections.tsv")
+    code = _refused(done.refused) or DONE
+    _print({"exit": code, "corpus": str(done.corpus.path), **done.corpus.summary}, as_json)
+    return code
+
+
+@app.command()
+def audit(
+    real: Annotated[str, typer.Argument(help="Training slices: corpus or folder.")],
+    generated: Annotated[str, typer.Argument(help="Generated slices: corpus or folder.")],
+    out: Annotated[str, typer.Argument(help="The folder of this run.")],
+    controls: Annotated[
+        str | None, typer.Option(help="Slices of other patients, never trained on.")
+    ] = None,
+    orient: Orient = None,
+    sample: Annotated[int | None, typer.Option(help="Draw so many generated images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the draw.")] = None,
+    cluster: Cluster = "local",
+    dry_run: DryRun = False,
+    plain: Plain = False,
+    settings: SettingsFile = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+    window: Hidden = None,
+    require: Hidden = None,
+    hu: Annotated[bool, typer.Option("--hu", hidden=True)] = False,
+    value_range: Annotated[str | None, typer.Option("--range", hidden=True)] = None,
+    participant_from: Hidden = None,
+) -> int:
+    """Compare every generated image with every real slice, and write the report."""
+    knobs = _knobs(
+        orient=orient,
+        sample=sample,
+        seed=seed,
+        window_hu=window,
+        require=require and require.split(","),
+        hu=hu or None,
+        range=value_range and value_range.split(","),
+        participant_from=participant_from,
+    )
+    if dry_run:
+        from flows import forecast
+
+        _print(forecast.of_audit(real, generated, controls, _load(settings, knobs)), as_json)
+        return DONE
+    request = {
+        "real": real,
+        "generated": generated,
+        "out": out,
+        "controls": controls,
+        "settings_file": settings,
+        "knobs": knobs,
+        "key_file": key_file,
+    }
+    with _long():
+        done = _run("audit", "audit_sets", request, cluster, plain)
+    code = _refused(done.refused) or done.run.exit_code
+    findings = done.run.findings
+    told = {"exit": code, "report": str(done.run.report.resolve())}
+    if as_json:
+        _print(told | {"findings": findings}, as_json)
+    else:
+        from flows.chain import FIRST_PAGE
+
+        _print(told | {name: findings.get(name) for name in FIRST_PAGE}, as_json)
+    return code
+
+
+@app.command()
+def export(
+    corpus: Annotated[Path, typer.Argument()],
+    out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    form: Annotated[str, typer.Option("--format", help="png or nifti")] = "png",
+    as_json: Json = False,
+) -> int:
+    """Write a corpus as 8-bit PNG with slices.tsv, or as NIfTI in HU; both without loss."""
+    from fingerprint.corpus import store
+    from fingerprint.corpus.export import export_nifti, export_png
+    from flows import progress
+
+    ways = {"png": export_png, "nifti": export_nifti}
+    if form not in ways:
+        raise ValueError(f"--format: png or nifti, got {form!r}")
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"out: {out} is not empty; choose another folder")
+    with _long(), progress.shown() as watch:
+        files = ways[form](
+            store.open_corpus(corpus), out, lambda done, planned: watch("export", done, planned)
+        )
+    _print({"files": files, "out": str(out)}, as_json)
+    return DONE
+
+
+@app.command()
+def verify(path: Annotated[Path, typer.Argument()], as_json: Json = False) -> int:
+    """Recompute every digest of a corpus or a run; exit 5 if one differs."""
+    from fingerprint.verify import verify as problems_of
+
+    problems = list(problems_of(path))
+    code = DAMAGED if problems else DONE
+    if as_json:
+        _print({"exit": code, "problems": problems}, as_json)
+    else:
+        print(
+            "\n".join(problems) if problems else f"{path}: every stored byte is as it was written"
+        )
+    return code
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument()],
+    without_real_images: Annotated[
+        bool, typer.Option("--without-real-images", help="The version to pass on.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Build the report of a finished or broken run again."""
+    from fingerprint.report.build import build
+
+    page = build(run, without_real_images=without_real_images)
+    _print({"report": str(page.resolve())}, as_json)
+    return DONE
+
+
+@app.command()
+def locate(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE... TOKEN...")],
+    key_file: KeyFile = None,
+    participant_from: Hidden = None,
+) -> int:
+    """Find the file or the patient behind tokens and pseudonyms; writes nothing."""
+    from fingerprint.corpus.identity import load_key
+    from fingerprint.corpus.locate import locate as find
+
+    folders = [Path(text) for text in sources if Path(text).exists()]
+    wanted = [text for text in sources if not Path(text).exists()]
+    if not folders or not wanted:
+        raise ValueError(f"locate: {'a token' if folders else 'an existing source'} is missing")
+    key = load_key(Path(key_file) if key_file else None, create=False)
+    found = dict(find(folders, wanted, key, participant_from))
+    for name in wanted:
+        print(f"{name}: {found.get(name, 'not found')}")
+    return DONE if len(found) == len(set(wanted)) else USAGE
+
+
+@app.command()
+def settings(
+    file: Annotated[str | None, typer.Option("--settings", help="Values that differ.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Print every knob with its value, as TOML that --settings reads."""
+    from flows.knobs import as_toml
+
+    known = _load(file, {})
+    if as_json:
+        _print(known.model_dump(mode="json"), as_json)
+    else:
+        print(as_toml(known), end="")
+    return DONE
+
+
+@app.command()
+def doctor(
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove our Prefect home, scratch and orphans.")
+    ] = False,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> int:
+    """Say what will run here, what will not, and why."""
+    from flows import doctor as look
+
+    told = look.cleaned() if clean else look.examined(Path(key_file) if key_file else None)
+    _print(told, as_json)
+    return DONE if told.get("ok", True) else USAGE
+
+
+# -- how a command runs
+
+
+def _run(flow: str, plain_name: str, request: dict[str, Any], cluster: str, plain: bool) -> Any:
+    """Run a chain, under Prefect or without it; both give what the chain gives."""
+    if plain:
+        from flows import chain, progress
+
+        with progress.shown() as watch:
+            return getattr(chain, plain_name)(**request, how=chain.How(cluster, watch))
+    from importlib import import_module
+
+    from flows import server
+
+    with server.running() as ready:
+        run = getattr(import_module(f"flows.{flow}"), flow)  # while the server starts
+        ready()
+        from flows import tell
+
+        return tell.outcome(run, request | {"cluster": cluster})
+
+
+def _knobs(**flags: Any) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _load(file: str | None, knobs: dict[str, Any]) -> Any:
+    from fingerprint.settings import load
+
+    return load(Path(file) if file else None, **knobs)
+
+
+@contextmanager
+def _long() -> Iterator[None]:
+    """Log to the terminal while a long command runs: all where no bars are shown."""
+    import logging
+
+    from flows import log
+
+    with log.to_terminal(logging.WARNING if sys.stderr.isatty() else logging.INFO):
+        yield
+
+
+# -- what is printed, and how a command ends
+
+
+def _say(line: str) -> None:
+    print(f"fingerprint: {line}", file=sys.stderr)
+
+
+def _print(told: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(told, default=str))
+        return
+    width = max(map(len, told), default=0)
+    for name, value in told.items():
+        print(f"{name:<{width}}  {'not run' if value is None else value}")
+
+
+def _refused(why: str) -> int:
+    if why:
+        _say(why)
+    return REJECTED if why else DONE
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: unwind, leave what is done, end with 4."""
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    os.umask(0o077)
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _terminate(number: int, frame: object) -> None:
+    del frame
+    signal.signal(number, signal.SIG_IGN)
+    timer = threading.Timer(HARD_STOP_S, os._exit, (INCOMPLETE,))
+    timer.daemon = True
+    timer.start()
+    raise Terminated
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code; anything that goes wrong is one line."""
+    debug = "--debug" in argv
+    try:
+        return app([a for a in argv if a != "--debug"], standalone_mode=False) or DONE
+    except BaseException as error:
+        if debug:
+            raise
+        code, line = explain(error)
+        _say(line)
+        if "--json" in argv:
+            print(json.dumps({"exit": code, "error": line}))
+        return code
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Return the exit code of an exception and the one line for the terminal."""
+    from fingerprint.ledger import Damaged, Incomplete
+
+    while type(error).__name__ == "Stopped" and error.__cause__ is not None:
+        error = error.__cause__  # what Prefect was not told
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, Damaged):
+        return DAMAGED, text
+    if isinstance(error, Incomplete):
+        return INCOMPLETE, text
+    if isinstance(error, Terminated | KeyboardInterrupt) or "TerminationSignal" in str(type(error)):
+        return INCOMPLETE, "stopped; what is done is kept, run the same command to go on"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return INCOMPLETE, f"{text}: make room, then run the same command to go on"
+    if isinstance(error, ValueError):
+        return USAGE, text
+    if hasattr(error, "format_message"):  # typer's own: unknown command, missing argument
+        return USAGE, f"{' '.join(error.format_message().split())} See fingerprint --help."
+    return INTERNAL, f"internal error: {type(error).__name__}: {text} ({_left(error)})"
+
+
+def _left(error: BaseException) -> str:
+    """Leave where an internal error was raised, without its text, in our log; return a hint."""
+    from flows import log, state
+
+    path = state.folder() / "log.jsonl"
+    log.leave(path, error)
+    return f"where: {path}; --debug shows it here"
