@@ -115,6 +115,8 @@ def corpus_for(
     out.mkdir(parents=True, exist_ok=True)
     os.chmod(out, 0o700)
     path = out / "corpora" / role
+    if role != "generated":  # the real sets say which way is up
+        settings = settings.model_copy(update={"orient": None})
     run(ingest.ingest_job([source], path, set_name=role, settings=settings, key=key))
     return path
 

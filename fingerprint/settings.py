@@ -44,7 +44,9 @@ class Settings(BaseSettings):
     range: tuple[float, float] | None = Field(
         None, description="values of float images shown as 0 and as 255"
     )
-    orient: Orient = Field("as-is", description="turn images that are not scans before storing")
+    orient: Orient | None = Field(
+        None, description="turn images before storing; if given, audit does not question it"
+    )
     participant_from: str | None = Field(
         None, description="regular expression with one group: participant, from a relative path"
     )

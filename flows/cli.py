@@ -25,7 +25,6 @@ SHOWN_REJECTED = 20
 
 app = typer.Typer(
     help="Does a synthetic CT slice show one of your patients?",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -383,7 +382,8 @@ def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code; anything that goes wrong is one line."""
     debug = "--debug" in argv
     try:
-        return app([a for a in argv if a != "--debug"], standalone_mode=False) or DONE
+        asked = [text for text in argv if text != "--debug"]
+        return app(asked or ["--help"], standalone_mode=False) or DONE
     except BaseException as error:
         if debug:
             raise

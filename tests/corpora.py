@@ -11,7 +11,6 @@ import pandas as pd
 
 from fingerprint.corpus import seal, store
 
-
 HEAD = b"token\tbytes\tsha256\tcode\tdetail\n"
 
 
@@ -73,8 +72,7 @@ def make_corpus(
     for i in range(0, len(stored), chunk):
         k = first // chunk + i // chunk
         shared = k * chunk < first
-        entry = seal.write_chunk(path, k, stored[i : i + chunk], chunk, shared=shared)
-        written[seal.chunk_name(k)] = entry
+        written |= seal.write_chunk(path, k, stored[i : i + chunk], chunk, shared=shared)
     all_rows = pd.concat([old.slices, rows], ignore_index=True) if old else rows
     head = {
         "set": set_name,

@@ -184,9 +184,9 @@ def test_every_missing_number_says_why() -> None:
 
 
 def test_reason_names_what_to_supply() -> None:
-    assert "--controls" in found()["patients.found.reason"]
+    assert "need CONTROLS" in found()["patients.found.reason"]
     given = run(inputs={"real": {"n": 20}, "controls": {"digest": "c", "key_id": "k"}})
-    assert "control scans are there" in found(run=given)["patients.found.reason"]
+    assert "need are there" in found(run=given)["patients.found.reason"]
 
 
 def test_findings_obey_their_schema_and_are_plain_json() -> None:
@@ -214,4 +214,4 @@ def test_a_run_without_controls_says_so() -> None:
     f = found(matrix=only)
     assert f["queries.control"] is None
     assert f["table1.control.n"] is None
-    assert "--controls" in f["table1.control.n.reason"]
+    assert "give CONTROLS" in f["table1.control.n.reason"]

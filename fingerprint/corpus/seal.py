@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from fingerprint.corpus import store
+from fingerprint.corpus.window import fit
 from fingerprint.ledger import Damaged, digest_of, replacing, sync_folder
 
 STAGED = ".ingest/staged"
@@ -40,20 +41,21 @@ UNDO = ".ingest/undo"
 
 def write_chunk(
     corpus: Path, k: int, slices: NDArray[np.uint8], chunk_slices: int, *, shared: bool
-) -> list[Any]:
-    """Store one chunk durably and return its manifest entry.
+) -> dict[str, list[Any]]:
+    """Store one chunk of slices and of their small pictures; return the manifest entries.
 
     In place, or staged (`shared`) if the sealed state already has rows in chunk `k`.
     """
-    data = store.encode(slices, chunk_slices)
-    with replacing((corpus / STAGED if shared else corpus) / chunk_name(k)) as out:
-        out.write(data)
-    return store.entry(data)
-
-
-def chunk_name(k: int) -> str:
-    """Relative path of chunk `k` of the pixels."""
-    return f"pixels/c/{k}/0/0"
+    entries = {}
+    size = slices.shape[-1]
+    for array in store.PIXELS:
+        side = min(store.SMALLER.get(array, size), size)
+        data = store.encode(fit(slices, side, 0)[0], chunk_slices)
+        name = store.chunk_name(k, array)
+        with replacing((corpus / STAGED if shared else corpus) / name) as out:
+            out.write(data)
+        entries[name] = store.entry(data)
+    return entries
 
 
 def seal(
@@ -122,28 +124,29 @@ def _stage_metadata(
     """Write every array's metadata and all labels with zarr itself; pixels get metadata only."""
     root = zarr.open_group(staged, mode="a")
     low, high = head["window_hu"]
-    pixels = root.create_array(
-        "pixels",
-        shape=(len(rows), head["size_px"], head["size_px"]),
-        chunks=(head["chunk_slices"], head["size_px"], head["size_px"]),
-        dtype="uint8",
-        fill_value=0,
-        compressors=[
-            BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=1),
-            Crc32cCodec(),
-        ],
-        dimension_names=("slice", "y", "x"),
-        overwrite=False,
-    )
-    # no _FillValue: a fill of 0 would open air as NaN
-    pixels.attrs.update(
-        {
-            "scale_factor": (high - low) / 255,
-            "add_offset": low,
-            "units": "HU",
-            "coordinates": " ".join(store.LABELS),
-        }
-    )
+    for name in store.PIXELS:
+        side = min(store.SMALLER.get(name, head["size_px"]), head["size_px"])
+        array = root.create_array(
+            name,
+            shape=(len(rows), side, side),
+            chunks=(head["chunk_slices"], side, side),
+            dtype="uint8",
+            fill_value=0,
+            compressors=[
+                BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=1),
+                Crc32cCodec(),
+            ],
+            dimension_names=("slice", *_AXES.get(name, ("y", "x"))),
+        )
+        # no _FillValue: a fill of 0 would open air as NaN
+        array.attrs.update(
+            {
+                "scale_factor": (high - low) / 255,
+                "add_offset": low,
+                "units": "HU",
+                "coordinates": " ".join(store.LABELS),
+            }
+        )
     for name, kind in store.LABELS.items():
         _label(root, name, rows[name], kind, "slice")
     table = root.create_group("series_table")
@@ -169,7 +172,7 @@ def _clear_metadata(staged: Path) -> None:
     """Remove what an earlier, killed seal staged; chunks of pixels stay."""
     staged.mkdir(parents=True, exist_ok=True)
     for entry in staged.iterdir():
-        if entry.name == "pixels":
+        if entry.name in store.PIXELS:
             (entry / store.POINTER).unlink(missing_ok=True)
         elif entry.is_dir():
             shutil.rmtree(entry)
@@ -180,14 +183,14 @@ def _clear_metadata(staged: Path) -> None:
 def _manifest(corpus: Path, staged: Path, written: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     """Every file of the new state: sealed chunks of pixels stay, all else is staged or written."""
     sealed = store.open_corpus(corpus).manifest if store.is_corpus(corpus) else {}
-    manifest = {k: v for k, v in sealed.items() if k.startswith("pixels/c/")} | dict(written)
+    manifest = {k: v for k, v in sealed.items() if store.is_chunk(k)} | dict(written)
     for name in written:
         place = staged / name if name in sealed else corpus / name
         if not place.exists() or place.stat().st_size != written[name][0]:
             raise Damaged(f"{corpus.name}: {name} was written and is gone; run the command again")
     for file in sorted(p for p in staged.rglob("*") if p.is_file()):
         name = file.relative_to(staged).as_posix()
-        if name != store.POINTER and not name.startswith("pixels/c/"):
+        if name != store.POINTER and not store.is_chunk(name):
             manifest[name] = store.entry(file.read_bytes())
     return manifest
 
@@ -210,6 +213,7 @@ def _pointer(
     return document
 
 
+_AXES = {name: (f"{name}_y", f"{name}_x") for name in store.SMALLER}
 _IDENTITY = ("set", "key_id", "window_hu", "size_px", "parts")
 
 

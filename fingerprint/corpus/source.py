@@ -131,7 +131,7 @@ def _describe(
     if not path.is_file():
         return replace(file, code="unreadable")
     if listed is not None:
-        row = listed.get(name)
+        row = listed.get(tables.same_name(name))
         if row is None:
             return replace(file, code="not_listed")
         return replace(

@@ -4,6 +4,7 @@
       zarr.json            the pointer: metadata, attributes, digest of the manifest, own seal
       manifests/<sha>.json every stored file of the sealed state: bytes, crc32c, sha256
       pixels/              uint8 (slice, y, x), opens as HU
+      mid/ thumb/          the same slices at 128 and 32 px, area means
       scan/ participant/ sex/ age/ z_mm/ ...   one label per slice
       series_table/        one row per stack of slices: spacing, origin, source digest
       sources.parquet      what became of every input file, by token
@@ -37,6 +38,10 @@ FORMAT = (1, 0)
 POINTER = "zarr.json"
 JOURNAL = ".ingest/journal.json"
 ROWS = 65_536  # labels in one chunk
+
+# small pictures of every slice, made at ingest: name -> side
+SMALLER: dict[str, int] = {"mid": 128, "thumb": 32}
+PIXELS = ("pixels", *SMALLER)
 
 # one label per slice, in this order; text is "" and a number -1 where it is not known
 LABELS: dict[str, str] = {
@@ -78,6 +83,16 @@ BLOSC = numcodecs.Blosc(cname="lz4", clevel=5, shuffle=numcodecs.Blosc.BITSHUFFL
 def canonical(document: Any) -> bytes:
     """Return the one byte string that stands for a JSON document, so that any flip is seen."""
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def chunk_name(k: int, array: str = "pixels") -> str:
+    """Relative path of chunk `k`."""
+    return f"{array}/c/{k}/0/0"
+
+
+def is_chunk(name: str) -> bool:
+    """Whether a stored file is a chunk of pictures."""
+    return name.startswith(tuple(f"{array}/c/" for array in PIXELS))
 
 
 def encode(slices: NDArray[np.uint8], chunk_slices: int) -> bytes:
@@ -178,12 +193,21 @@ class Corpus:
         group = zarr.open_group(self.path / folder, mode="r", use_consolidated=False)
         return {name: _column(group[name], kind) for name, kind in columns.items()}
 
-    def read(self, first: int, last: int) -> NDArray[np.uint8]:
+    def side(self, array: str) -> int:
+        """Side of a slice in one of `PIXELS`."""
+        return min(SMALLER.get(array, self.size_px), self.size_px)
+
+    def read(self, first: int, last: int, array: str = "pixels") -> NDArray[np.uint8]:
         """Return slices `first` to `last` (exclusive), every stored byte verified.
+
+        Parameters
+        ----------
+        array : str
+            One of `PIXELS`.
 
         Returns
         -------
-        uint8, shape (last - first, size_px, size_px)
+        uint8, shape (last - first, side, side)
 
         Raises
         ------
@@ -192,11 +216,11 @@ class Corpus:
         """
         if not 0 <= first <= last <= self.n:
             raise ValueError(f"read: 0 <= first <= last <= {self.n} must hold, got {first}, {last}")
-        out = np.empty((last - first, self.size_px, self.size_px), np.uint8)
+        out = np.empty((last - first, self.side(array), self.side(array)), np.uint8)
         step = self.chunk_slices
         for k in range(first // step, -(-last // step)):
             low, high = max(first, k * step), min(last, (k + 1) * step)
-            out[low - first : high - first] = self.chunk(k)[low - k * step : high - k * step]
+            out[low - first : high - first] = self.chunk(k, array)[low - k * step : high - k * step]
         return out
 
     def at(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -208,11 +232,11 @@ class Corpus:
             out[here] = self.chunk(int(k))[wanted[here] - k * self.chunk_slices]
         return out
 
-    def chunk(self, k: int) -> NDArray[np.uint8]:
-        """Decode one chunk: uint8 (chunk_slices, size_px, size_px), verified first."""
-        stored = self.stored(f"pixels/c/{k}/0/0")
+    def chunk(self, k: int, array: str = "pixels") -> NDArray[np.uint8]:
+        """Decode one chunk: uint8 (chunk_slices, side, side), verified first."""
+        stored = self.stored(chunk_name(k, array))
         decoded = np.frombuffer(BLOSC.decode(memoryview(stored)[:-4]), np.uint8)
-        return decoded.reshape(self.chunk_slices, self.size_px, self.size_px)
+        return decoded.reshape(self.chunk_slices, self.side(array), self.side(array))
 
     def stored(self, name: str) -> bytes:
         """Return the bytes of a stored file once its length and crc32c equal the manifest's."""

@@ -25,10 +25,9 @@ SETS = {"real": "real", "generated": "generated", "control": "controls"}  # ours
 
 # Not computed by this version, and what each will need. A number that comes alive leaves this list.
 NOT_RUN = {
-    "patients.found": "this version counts identical images only; calibrated findings {controls}",
-    "images.found": "this version counts identical images only; calibrated findings {controls}",
-    "set.p_value": "this version does not compare the whole set with held-out patients, which "
-    "{controls}",
+    "patients.found": "this version counts identical images only; {controls}",
+    "images.found": "this version counts identical images only; {controls}",
+    "set.p_value": "this version does not compare the whole set with held-out patients; {controls}",
     "limit.weakest": "this version plants no copies, so how weak a copy it would still find is "
     "unknown; nothing to supply",
     "pose.poses": "only the stored position was compared: this version does not turn, resize or "
@@ -38,8 +37,8 @@ NOT_RUN = {
     "does not compute them",
 }
 CONTROLS = {
-    False: "need control scans of patients who were never used for training: --controls",
-    True: "need nothing more: control scans are there",
+    False: "calibrated findings need CONTROLS: scans of patients who were never used for training",
+    True: "the CONTROLS that calibrated findings need are there",
 }
 DATA_TABLE = (
     "seen accepted scans series participants men women slices slices_m slices_f slices_per_scan "
@@ -57,8 +56,8 @@ PAIR_SCORES = (
 ).split()
 UNFINISHED = "the search did not finish: run the same command again"
 NO_CONTROLS = (
-    "no control images in this run: give scans of patients who were never used for training with "
-    "--controls"
+    "no control images in this run: give CONTROLS, scans of patients who were never used for "
+    "training"
 )
 UNKNOWN_PATIENTS = (
     "patients unknown: groups of near-duplicate slices stand in for them; give slices.tsv with a "

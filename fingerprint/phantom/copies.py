@@ -105,7 +105,7 @@ def plant(
     low, high = _LEVELS[kind]
     if not low <= level <= high:
         raise ValueError(f"plant: level of {kind} must lie in [{low}, {high}], got {level}")
-    if kind in ("tile", "blend") and (stranger is None or stranger.shape != image.shape):
+    if kind in NEED_A_STRANGER and (stranger is None or stranger.shape != image.shape):
         raise ValueError(f"plant: {kind} needs a stranger of shape {image.shape}")
     other = image if stranger is None else stranger
     return _grey(KINDS[kind](image.astype(np.float64), level, seed, other.astype(np.float64)))
@@ -179,6 +179,7 @@ KINDS: dict[str, Callable[[Grey, float, int, Grey], Grey]] = {
     "tile": _tile,
     "blend": _blend,
 }
+NEED_A_STRANGER = ("tile", "blend")
 _LEVELS: dict[str, tuple[float, float]] = {
     "exact": (0, np.inf),
     "noise": (0, np.inf),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fingerprint.corpus.window import air_level, fit, to_uint8
 from fingerprint.phantom.broken import damage
-from fingerprint.phantom.copies import KINDS, plant
+from fingerprint.phantom.copies import KINDS, NEED_A_STRANGER, plant
 from fingerprint.phantom.files import write_dicom, write_nifti
 from fingerprint.phantom.people import Patient
 from fingerprint.phantom.thorax import one_slice, patient
@@ -192,14 +192,16 @@ def write_generated(
                for n in rng.permutation(hospital.numbers)]  # fmt: skip
     truth: dict[str, Truth] = {}
     for i, name in enumerate(names):
-        hu, index = _somebody_else(hospital, i)
-        image = seen(hu, size_px=size_px, window_hu=window_hu)
-        truth[name] = Truth("novel", 0.0, "", NOBODY + i, index)
-        if i < len(copies):
-            kind, level = copies[i]
+        stranger = None
+        kind, level = copies[i] if i < len(copies) else ("novel", 0.0)
+        if kind in ("novel", *NEED_A_STRANGER):
+            hu, index = _somebody_else(hospital, i)
+            stranger = image = seen(hu, size_px=size_px, window_hu=window_hu)
+            truth[name] = Truth(kind, level, "", NOBODY + i, index)
+        if kind != "novel":
             number, index = int(sources[i]), int(rng.integers(hospital.n_slices))
             own = seen(hospital.one_slice(number, index), size_px=size_px, window_hu=window_hu)
-            image = plant(own, kind, level, seed=seed + i, stranger=image)
+            image = plant(own, kind, level, seed=seed + i, stranger=stranger)
             truth[name] = Truth(kind, level, hospital.participant[number], number, index)
         Image.fromarray(image).save(folder / name)
     return dict(sorted(truth.items()))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Position = Literal["HFS", "FFS", "HFP", "FFP"]
+_POSITIONS: tuple[Position, ...] = ("HFS",) * 9 + ("FFS",) * 3 + ("HFP", "FFP")
 REGIONS = ("c1", "c2", "c3")  # upper liver, heart, shoulders; "" lies between them
 
 
@@ -118,7 +119,7 @@ def build(number: int, seed: int) -> Build:
         range_mm=(float(rng.normal(22, 4)), float(rng.normal(207, 3))),
         lobes=rng.normal(0, 1, (6, 4)),
         nodules=int(rng.integers(1, 4)) if rng.random() < 0.3 else 0,
-        position=rng.choice(["HFS", "HFS", "HFS", "HFS", "HFS", "FFS", "FFS", "HFP", "FFP"]),
+        position=_POSITIONS[int(rng.integers(len(_POSITIONS)))],
         padded=bool(rng.random() < 0.15),
     )
 

@@ -19,7 +19,8 @@ def patient(number: int, *, seed: int, n_slices: int, size_px: int = 512) -> Pat
     """Make patient `number`: the same arguments give the same patient, to the last bit.
 
     The scan reaches from the upper liver to the shoulders, in slices 5 to 10 mm apart; with few
-    slices the body is a short one.
+    slices the body is a short one, and changes more from slice to slice: from 24 slices on
+    nearly all neighbours have r > 0.95, more than in a real scan with slices of 8 mm.
 
     Raises
     ------

@@ -234,7 +234,7 @@ def ticks(n: int) -> list[tuple[float, str]]:
 
 # -- differences of two images
 
-FULL_COLOUR = 100  # grey levels of difference that are drawn at full colour
+FULL_COLOUR = 50  # grey levels of difference that are drawn at full colour
 BRIGHTER, DARKER = (255, 176, 64), (96, 176, 255)  # orange and blue on black: not red and green
 
 

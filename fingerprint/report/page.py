@@ -68,42 +68,44 @@ def headlines(page: Page) -> list[Headline]:
     """Return the five numbers of the first page, each with its n or with what to supply."""
     v = page.value
     q = page.findings.get("settings.q")
-    controls = page.has("queries.control")
-    who: list[str | Value] = []
-    if page.has("patients.searched"):
-        who = [v("patients.searched"), " patients, "]
-    elif page.has("groups.searched"):
-        who = [v("groups.searched"), " groups, "]
-    identical: list[str | Value] = ["of ", v("queries.generated")]
-    if page.has("identical.patients"):
-        identical += [
-            "; ",
-            v("identical.patients"),
-            " patients, ",
-            v("identical.slices"),
-            " slices",
-        ]
-    rate = q if q is not None else "q"
     return [
         Headline(
             "Generated images audited",
             [v("queries.generated")],
-            ["and ", v("queries.control"), " control images"] if controls else [],
+            ["and ", v("queries.control"), " control images"]
+            if page.has("queries.control")
+            else [],
         ),
+        _searched(page),
+        _identical(page),
         Headline(
-            "Patients and slices searched",
-            [*who, v("slices.searched"), " slices"],
-            [] if page.has("patients.searched") else [page.reason("patients.searched")],
+            f"Patients found at false-discovery rate {q if q is not None else 'q'}",
+            [v("patients.found")],
         ),
-        Headline(
-            "Identical images",
-            [v("identical.images")],
-            identical,
-            alarm=bool(page.findings.get("identical.images")),
-        ),
-        Headline(f"Patients found at false-discovery rate {rate}", [v("patients.found")]),
         Headline("Weakest planted copy found", [v("limit.weakest", "text")]),
     ]
+
+
+def _searched(page: Page) -> Headline:
+    v, label = page.value, "Patients and slices searched"
+    slices: list[str | Value] = [v("slices.searched"), " slices"]
+    if page.has("patients.searched"):
+        return Headline(label, [v("patients.searched"), " patients, ", *slices])
+    if page.has("groups.searched"):
+        reason = [page.reason("patients.searched")]
+        return Headline(label, [v("groups.searched"), " groups, ", *slices], reason)
+    return Headline(label, [v("slices.searched")])
+
+
+def _identical(page: Page) -> Headline:
+    v, label = page.value, "Identical images"
+    if not page.has("identical.images"):
+        return Headline(label, [v("identical.images")])
+    note: list[str | Value] = ["of ", v("queries.generated")]
+    if page.has("identical.patients"):
+        note += ["; ", v("identical.patients"), " patients, ", v("identical.slices"), " slices"]
+    alarm = page.findings["identical.images"] > 0
+    return Headline(label, [v("identical.images")], note, alarm)
 
 
 # -- what was tested
@@ -119,8 +121,8 @@ def tested(page: Page) -> list[Any]:
     ]  # fmt: skip
     if page.has("queries.control"):
         done.insert(1, [
-            "In the same way, real slices of other patients as controls: ", v("queries.control"),
-            " images, ", v("pairs.compared.control"), " pairs; none with its own patient.",
+            "In the same way, real slices as controls: ", v("queries.control"), " images, ",
+            v("pairs.compared.control"), " pairs; none was compared with its own patient.",
         ])  # fmt: skip
     questions = {
         "pose.poses": "Copies that were turned, resized or shifted",
@@ -134,6 +136,8 @@ def tested(page: Page) -> list[Any]:
         "patients.searched": "Anything that is counted in patients",
     }
     missing = [[text, v(key)] for key, text in questions.items() if not page.has(key)]
+    if not page.has("queries.generated"):
+        done = [["Nothing yet: the search did not finish."]]
     return [
         Items(done),
         Table(["Not tested, and what to supply"], ["Question", "Answer"], missing, text=True),

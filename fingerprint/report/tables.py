@@ -38,9 +38,9 @@ STATISTICS = {
 }
 ROWS = {
     "generated": "Generated",
-    "generated_capped": "Generated, equal slices per patient",
+    "generated_capped": "Generated, capped",
     "control": "Controls",
-    "control_capped": "Controls, equal slices per patient",
+    "control_capped": "Controls, capped",
 }
 PRINTED = {
     "mean_z": ("mean z, as printed", "z"),
@@ -66,8 +66,9 @@ def table1(page: Page) -> list[Any]:
         for name, (text, kind) in STATISTICS.items()
     ]
     note = [
-        "Best r of every image over all slices. Identical images have no finite z: they are in the "
-        "rows of r and not in those of z. tanh(SD z) is printed in paper 000 as the SD of r; "
+        "Best r of every image over all slices; capped: over an equal number of slices per "
+        "patient. Identical images have no finite z: they are in the rows of r and not in those "
+        "of z. tanh(SD z) is printed in paper 000 as the SD of r; "
         "it is the spread of nothing. tanh(mean z) is a location, not the mean of r."
     ]
     return [
