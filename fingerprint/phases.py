@@ -4,8 +4,8 @@ INGEST   survey -> read -> write -> seal          files to a sealed corpus
 AUDIT    check  -> search -> match -> stats -> report
 
 A phase is cut into shards (`plan`), the shards are worked off anywhere (`ledger.work`), and their
-values are put together (`finish`). `run_phase` is that, and all that; `flows/` sends the shards to a
-cluster and tells Prefect about it, `fingerprint.audit` does them one after the other.
+values are put together (`finish`). `run_phase` is that, and all that; `flows/` sends the shards to
+a cluster and tells Prefect about it, `fingerprint.audit` does them one after the other.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _thumbs(corpus: Corpus, n: int) -> NDArray[np.uint8]:
 
 
 def _refuse_leaks(job: AuditJob) -> None:
-    """A control that is a real slice is no control: the null would be made of copies."""
+    """Refuse controls that are real slices: the null would be made of copies."""
     controls = job.corpora.get("controls")
     if controls is None:
         return

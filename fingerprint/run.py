@@ -167,7 +167,7 @@ def audit(
     settings: Settings | None = None,
     key_file: Path | None = None,
 ) -> Run:
-    """Does any generated image show one of the real patients?
+    """Search every generated image for copies of the real patients.
 
     Parameters
     ----------

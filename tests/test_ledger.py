@@ -91,9 +91,14 @@ def test_a_file_under_another_key_is_not_done(tmp_path: Path) -> None:
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "file"
-    with pytest.raises(RuntimeError, match="half"), ledger.replacing(target) as out:
-        out.write(b"half")
-        raise RuntimeError("half way")
+
+    def fail() -> None:
+        with ledger.replacing(target) as out:
+            out.write(b"half")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half"):
+        fail()
     assert list(target.parent.iterdir()) == []
 
 

@@ -1,13 +1,13 @@
 """Exact Pearson correlation of 8-bit images: an integer matrix product and one float64 formula.
 
-Pixels are bytes, so every sum is an integer and the result is the same to the last bit for any block
-size, worker, device or retry (METHOD.md, section 3.1):
+Pixels are bytes, so every sum is an integer and the result is the same to the last bit for any
+block size, worker, device or retry (METHOD.md, section 3.1):
 
     r = (n Sxy - Sx Sy) / sqrt((n Sxx - Sx^2) (n Syy - Sy^2))        one square root of the product
 
 so that affinely related images give exactly 1 or -1. `sqrt(a) * sqrt(b)` was rejected: it misses 1
-in half of all identical pairs. Queries are stored as ``value - 128`` in int8; Pearson does not see the
-shift, and the product of unsigned with signed bytes is the one that CPUs have an instruction for.
+in half of all identical pairs. Queries are stored as ``value - 128`` in int8; Pearson does not see
+the shift, and the product of unsigned with signed bytes is the one that CPUs have an instruction for.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The query x patient matrix: who is compared with whom, and how it is kept.
 
-``correlation.zarr`` opens with xarray: dims ``stage, slices, query, patient``; `r` is NaN and `slice`
--1 where nothing was compared. `slices` is ``all``, or ``capped``: an equal number per patient, evenly
-in z.
+``correlation.zarr`` opens with xarray: dims ``stage, slices, query, patient``; `r` is NaN and
+`slice` -1 where nothing was compared. `slices` is ``all``, or ``capped``: an equal number per
+patient, evenly in z.
 """
 
 from __future__ import annotations

@@ -47,4 +47,5 @@ def machine() -> str:
     except OSError:
         pass
     packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "numpy", "zarr", "numcodecs"))
-    return f"{platform.machine()} ({flags}), 1 thread, torch threads {torch.get_num_threads()}, {packages}"
+    threads = torch.get_num_threads()
+    return f"{platform.machine()} ({flags}), torch threads: {threads}, {packages}"
