@@ -152,8 +152,6 @@ def test_no_more_in_flight_than_there_are_threads(local, tmp_path, monkeypatch):
 
 
 def test_worker_has_one_thread_private_temp_and_no_prefect(local, tmp_path):
-    import_prefect = pytest.importorskip("prefect")
-    assert import_prefect
     shard = toys.one(toys.look, 0)
     list(local(tmp_path, [shard]))
     told = ledger.read(ledger.path_of(tmp_path, shard))

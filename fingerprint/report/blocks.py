@@ -164,7 +164,7 @@ def _bytes(x: float) -> str:
 def _text(x: Any) -> str:
     if isinstance(x, bool):
         return "yes" if x else "no"
-    return ", ".join(map(str, x)) if isinstance(x, list) else str(x)
+    return (", ".join(map(str, x)) or "none") if isinstance(x, list) else str(x)
 
 
 WRITE = {

@@ -33,7 +33,13 @@ def identical(page: Page) -> list[Any]:
     ]  # fmt: skip
     return [
         Prose(about),
-        Table(["Identical pairs"], ["Generated image", "Patient", "Slice"], rows, note, text=True),
+        Table(
+            ["Identical pairs"],
+            ["Generated image", page.person.title(), "Slice"],
+            rows,
+            note,
+            text=True,
+        ),
     ]
 
 
@@ -48,12 +54,12 @@ def matrix(page: Page) -> list[Any]:
     columns = np.argsort(-_largest(shown["generated"], 0), kind="stable")
     low = min(float(np.floor(np.nanquantile(raw, 0.02) * 20) / 20), 0.95)
     pictures = [
-        _picture(s, r[np.argsort(-_largest(r, 1), kind="stable")][:, columns], low)
+        _picture(s, r[np.argsort(-_largest(r, 1), kind="stable")][:, columns], low, page.person)
         for s, r in shown.items()
         if len(r) and r.shape[1]
     ]
     ends = [f"{low:.2f}".replace("-", "\u2212"), "1"]
-    label = "best r over the slices of a patient; grey: not compared"
+    label = f"best r over the slices of a {page.person}; grey: not compared"
     return [Scale(figures.colour_bar(), ends, label), *pictures]
 
 
@@ -63,11 +69,11 @@ def _largest(r: NDArray[Any], axis: int) -> NDArray[Any]:
     return np.nan_to_num(np.fmax.reduce(r, axis=axis), nan=-2.0)
 
 
-def _picture(query_set: str, r: NDArray[Any], low: float) -> Picture:
+def _picture(query_set: str, r: NDArray[Any], low: float, person: str) -> Picture:
     uri, rows, columns = figures.matrix_image(r, low)
     at = np.argwhere(r == 1)[:MARKED]
     n, p = r.shape
-    caption = [f"{n:,} images (most similar above) x {p:,} patients (most similar left)."]
+    caption = [f"{n:,} images (most similar above) x {p:,} {person}s (most similar left)."]
     if rows > 1 or columns > 1:
         caption.append(f" One dot is the maximum of {rows} x {columns} cells.")
     if len(at):
@@ -76,8 +82,8 @@ def _picture(query_set: str, r: NDArray[Any], low: float) -> Picture:
     return Picture(
         title=name,
         uri=uri,
-        alt=f"{name} against patients: colour is the best r; {len(at)} identical pairs are ringed.",
-        x_label="patients",
+        alt=f"{name} against {person}s: colour is the best r; {len(at)} identical pairs are ringed.",
+        x_label=f"{person}s",
         y_label="images",
         x_ticks=figures.ticks(p),
         y_ticks=figures.ticks(n),
@@ -195,7 +201,7 @@ def _difference_scale() -> Scale:
 
 def _pair(page: Page, k: int) -> Pair:
     key = f"pair.{k}"
-    names = {"query": ("Generated image", "text"), "participant": ("Patient", "text"),
+    names = {"query": ("Generated image", "text"), "participant": (page.person.title(), "text"),
              "slice": ("Slice", "n"), "r_raw": ("r", "r"), "z": ("z", "z"),
              "r_pose": ("r, best position", "r"), "r_affine": ("r, affine", "r"),
              "r_elastic": ("r, elastic", "r")}  # fmt: skip

@@ -29,6 +29,11 @@ class Page:
         """Whether a number was computed."""
         return self.findings.get(key) is not None
 
+    @property
+    def person(self) -> str:
+        """What the columns of the matrix are: patients, or groups that stand in for them."""
+        return "group" if self.has("groups.searched") else "patient"
+
     def reason(self, key: str) -> str:
         """Why a number was not computed."""
         return str(self.findings.get(f"{key}.reason", "not recorded"))

@@ -126,7 +126,7 @@ def data(page: Page) -> list[Any]:
         return page.value(f"{name}.{s}", kind) if there else ""
 
     rows = [
-        [text, *(cell(name, s, kind) for s in sets)]
+        [text.replace("patient", page.person), *(cell(name, s, kind) for s in sets)]
         for name, (text, kind) in DATA.items()
         if any(page.has(f"{name}.{s}") for s in sets)
     ]

@@ -1,0 +1,367 @@
+"""Flows: what Prefect is told, read back through its API; the child server lives and dies right."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import toy_shards as toys
+from corpora import make_corpus
+from PIL import Image
+
+from fingerprint import ledger
+from flows import chain, cluster, server, state
+
+KNOBS = {"size_px": 64, "workers": 2, "shard_slices": 8, "controls": 4}
+SECRET_NAME = "MUSTERMANN_ERIKA_19541231"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Keep our state and keys out of the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        patch.delenv("PREFECT_API_URL", raising=False)
+        for name in (*server.PRIVATE, *server.QUIET):
+            patch.setenv(name, os.environ.get(name, ""))
+        yield
+
+
+@pytest.fixture(scope="module")
+def api(home):
+    """Lend one child server, and a client of it."""
+    with server.running() as ready:
+        from prefect import settings
+        from prefect.client.orchestration import get_client
+
+        told = {
+            getattr(settings, name): os.environ[name]
+            for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_HOME")
+        }
+        told[settings.PREFECT_LOGGING_TO_API_ENABLED] = False
+        told[settings.PREFECT_RESULTS_PERSIST_BY_DEFAULT] = False
+        ready()
+        with settings.temporary_settings(told), get_client(sync_client=True) as client:
+            yield client
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> dict[str, str]:
+    """Make a real corpus, one with a copy in it, and one of strangers; 64 x 64."""
+    folder = tmp_path_factory.mktemp("sets")
+    draw = np.random.default_rng(20250123)
+    real = draw.integers(0, 256, (12, 64, 64), dtype=np.uint8)
+    strangers = draw.integers(0, 256, (4, 64, 64), dtype=np.uint8)
+    people = [f"P{i // 3:012d}" for i in range(12)]
+    nobody = [""] * 4
+    make_corpus(folder / "real", real, people)
+    copied = np.concatenate([real[5:6], strangers[:3]])
+    make_corpus(folder / "copied", copied, nobody, set_name="generated")
+    make_corpus(folder / "novel", strangers, nobody, set_name="generated")
+    return {name: str(folder / name) for name in ("real", "copied", "novel")}
+
+
+def run_audit(sets, generated: str, out: Path):
+    """Run the flow in this process; return its state and its run as the server knows it."""
+    from flows.audit import audit
+
+    return audit(
+        sets["real"], sets[generated], str(out), knobs=KNOBS, cluster="threads", return_state=True
+    )
+
+
+def artifacts(client, state) -> dict[str, list]:
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    only = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id])
+    )
+    found: dict[str, list] = {}
+    for one in client.read_artifacts(artifact_filter=only):
+        found.setdefault(one.key, []).append(one)
+    return found
+
+
+def task_runs(client, state) -> list:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    only = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+    return client.read_task_runs(flow_run_filter=only)
+
+
+def wait_for(true, seconds: float = 10.0):
+    """Return what becomes true in time, or what it was last."""
+    end = time.monotonic() + seconds
+    while not (value := true()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return value
+
+
+# -- what Prefect is told
+
+
+@pytest.fixture(scope="module")
+def copied(api, sets, tmp_path_factory):
+    out = tmp_path_factory.mktemp("copied") / "run"
+    return run_audit(sets, "copied", out), out
+
+
+def test_a_run_that_finds_copies_ends_completed_named_so(api, copied):
+    state, _ = copied
+    known = api.read_flow_run(state.state_details.flow_run_id)
+    assert known.state.type.value == "COMPLETED"
+    assert known.state.name == "CopiesFound"
+    assert known.state.message == "1 identical images"
+
+
+def test_a_run_that_finds_nothing_ends_completed(api, sets, tmp_path):
+    state = run_audit(sets, "novel", tmp_path / "run")
+    known = api.read_flow_run(state.state_details.flow_run_id)
+    assert (known.state.type.value, known.state.name) == ("COMPLETED", "Completed")
+
+
+def test_each_phase_is_one_task_run(api, copied):
+    state, _ = copied
+    phases = ["check", "search", "match", "stats", "report"]
+    # the server learns of task runs from events, a moment later
+    runs = wait_for(lambda: (r := task_runs(api, state)) if len(r) == len(phases) else None)
+    runs.sort(key=lambda run: run.start_time)
+    assert [run.name for run in runs] == phases
+    assert {run.state.name for run in runs} == {"Completed"}
+
+
+def test_each_phase_has_a_progress_artifact_at_100(api, copied):
+    found = artifacts(api, copied[0])
+    progress = {key: ones for key, ones in found.items() if key.startswith("progress-")}
+    assert set(progress) == {
+        f"progress-{name}" for name in ("check", "search", "match", "stats", "report")
+    }
+    assert {float(one.data) for ones in progress.values() for one in ones} == {100.0}
+
+
+def test_tables_hold_counts_verdict_and_path_of_the_report(api, copied):
+    state, out = copied
+    found = artifacts(api, state)
+    rows = {row["what"]: row["value"] for row in json.loads(found["verdict"][0].data)}
+    assert rows["verdict"] == "copies found"
+    assert rows["identical.images"] == "1"
+    assert rows["queries.generated"] == "4"
+    assert Path(rows["report"]) == out.resolve() / "report.html"
+    assert Path(rows["report"]).stat().st_mode & 0o777 == 0o600
+    shards = {row["what"]: row["value"] for row in json.loads(found["shards"][0].data)}
+    done, planned = shards["search"].split(" of ")
+    assert done == planned
+    assert int(planned) >= 2
+
+
+def test_flow_and_plain_leave_the_same_findings(copied, sets, tmp_path):
+    how = chain.How("serial")
+    plain = chain.audit_sets(
+        sets["real"], sets["copied"], str(tmp_path / "run"), knobs=KNOBS, how=how
+    )
+    flow = json.loads((copied[1] / "findings.json").read_bytes())
+    apart = ("started", "ended", "time", "hardware", "versions")
+    assert {k: v for k, v in plain.run.findings.items() if not k.startswith(apart)} == {
+        k: v for k, v in flow.items() if not k.startswith(apart)
+    }
+    assert toys.files(copied[1] / "ledger") == toys.files(tmp_path / "run" / "ledger")
+
+
+def test_a_run_that_is_not_complete_ends_failed_and_says_no_path(api, sets, tmp_path, monkeypatch):
+    @cluster.contextmanager
+    def nowhere(spec, settings):
+        yield lambda folder, shards: iter(())
+
+    monkeypatch.setattr(cluster, "executor", nowhere)
+    state = run_audit(sets, "novel", tmp_path / "run")
+    error = state.result(raise_on_failure=False)
+    assert isinstance(error.__cause__, ledger.Incomplete)
+    known = api.read_flow_run(state.state_details.flow_run_id)
+    assert known.state.type.value == "FAILED"
+    assert "Incomplete" in known.state.message
+    assert str(tmp_path) not in known.state.message
+    assert json.loads((tmp_path / "run" / "run.json").read_bytes())["status"] == "incomplete"
+
+
+@pytest.fixture
+def folder_of_images(tmp_path):
+    """Make images whose file names are names of people."""
+    draw = np.random.default_rng(7)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(3):
+        pixels = draw.integers(0, 256, (64, 64), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{SECRET_NAME}_{i}.png")
+    (folder / f"{SECRET_NAME}_broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    return folder
+
+
+def test_ingest_flow_tells_counts_and_no_file_name(api, folder_of_images, tmp_path):
+    from flows.ingest import ingest
+
+    state = ingest(
+        [str(folder_of_images)],
+        str(tmp_path / "corpus"),
+        knobs=KNOBS | {"max_rejected_share_real": 0.5},
+        cluster="threads",
+        return_state=True,
+    )
+    known = api.read_flow_run(state.state_details.flow_run_id)
+    assert known.state.name == "Completed"
+    rows = {
+        row["what"]: row["value"] for row in json.loads(artifacts(api, state)["data-real"][0].data)
+    }
+    assert (rows["seen"], rows["accepted"]) == ("4", "3")
+    wait_for(lambda: len(task_runs(api, state)) == 4)
+    database = Path(os.environ["PREFECT_HOME"])
+    stored = b"".join(p.read_bytes() for p in database.rglob("*") if p.is_file())
+    assert len(stored) > 100_000
+    assert SECRET_NAME.encode() not in stored
+
+
+def test_too_many_rejected_ends_failed_named_so(api, folder_of_images, tmp_path):
+    from flows.ingest import ingest
+
+    out = str(tmp_path / "corpus")
+    state = ingest([str(folder_of_images)], out, knobs=KNOBS, cluster="threads", return_state=True)
+    known = api.read_flow_run(state.state_details.flow_run_id)
+    assert (known.state.type.value, known.state.name) == ("FAILED", "TooManyRejected")
+    assert "1 of 4 files" in state.result(raise_on_failure=False).refused
+
+
+def test_runs_of_dead_processes_are_marked_crashed(api):
+    from prefect import flow
+    from prefect.states import Running
+
+    from flows import tell
+
+    @flow(name="left")
+    def left():
+        pass
+
+    run = api.create_flow_run(left, state=Running())
+    assert tell.bury_dead_runs() == 1
+    assert api.read_flow_run(run.id).state.type.value == "CRASHED"
+    assert tell.bury_dead_runs() == 0
+
+
+def test_scheduler_inserts_runs_for_a_cron_deployment(api):
+    """With SQLAlchemy 2.1, say, it silently inserts none."""
+    from prefect import flow
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+    from prefect.client.schemas.schedules import CronSchedule
+
+    @flow(name="weekly")
+    def weekly():
+        pass
+
+    deployment = api.create_deployment(
+        flow_id=api.create_flow(weekly),
+        name="weekly",
+        schedules=[DeploymentScheduleCreate(schedule=CronSchedule(cron="0 3 * * 1"), active=True)],
+    )
+    only = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+    runs = wait_for(lambda: api.read_flow_runs(deployment_filter=only), 20)
+    assert len(runs) > 0
+    assert {run.state.name for run in runs} == {"Scheduled"}
+
+
+# -- the child server
+
+
+def listening(process: psutil.Process) -> set[str]:
+    found = process.net_connections(kind="inet")
+    return {c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN}
+
+
+def children() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children() if "flows.serve" in p.cmdline()]
+
+
+def test_server_listens_on_loopback_alone(api):
+    (child,) = children()
+    assert listening(child) == {"127.0.0.1"}
+    others = [c for c in child.net_connections(kind="inet") if c.status == psutil.CONN_ESTABLISHED]
+    assert {c.raddr.ip for c in others} <= {"127.0.0.1"}
+
+
+def test_server_wants_the_password_of_this_run(api):
+    import httpx
+
+    url = os.environ["PREFECT_API_URL"]
+    assert httpx.post(f"{url}/flow_runs/filter", json={}, trust_env=False).status_code == 401
+    user, password = os.environ["PREFECT_API_AUTH_STRING"].split(":")
+    answer = httpx.post(f"{url}/flow_runs/filter", json={}, auth=(user, password), trust_env=False)
+    assert answer.status_code == 200
+
+
+def test_prefect_home_is_for_its_owner_alone(api):
+    files = [p for p in Path(os.environ["PREFECT_HOME"]).rglob("*") if p.is_file()]
+    assert any(p.name == "prefect.db" for p in files)
+    assert {p.stat().st_mode & 0o077 for p in [*files, Path(os.environ["PREFECT_HOME"])]} == {0}
+
+
+def test_a_second_server_takes_another_home(api, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL")
+    first = os.environ["PREFECT_HOME"]
+    with server.running():
+        second = Path(os.environ["PREFECT_HOME"])
+        assert str(second) != first
+        assert second.parent == state.folder("scratch")
+    assert not second.exists()
+    assert os.environ["PREFECT_HOME"] == first
+
+
+def test_a_named_server_is_used_untouched(home, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    before = children()
+    with server.running() as ready:
+        ready()
+        assert children() == before
+        assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:9/api"
+
+
+def test_a_server_that_does_not_answer_is_one_clear_line(home, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with server.running(timeout_s=0.0) as ready:
+        child = children()[-1]
+        with pytest.raises(RuntimeError, match="no answer within 0 s.*--plain"):
+            ready()
+    assert not child.is_running()
+    assert "PREFECT_API_URL" not in os.environ
+
+
+PARENT = """
+import os, time
+from flows import server
+with server.running():
+    import psutil
+    print(psutil.Process().children()[0].pid, flush=True)
+    time.sleep({sleep})
+    {then}
+"""
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 1.5])
+def test_server_dies_with_its_parent_even_under_kill_9(home, monkeypatch, wait_s):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT.format(sleep=60, then="pass")], stdout=subprocess.PIPE
+    )
+    child = psutil.Process(int(parent.stdout.readline()))
+    assert "flows.serve" in child.cmdline()
+    time.sleep(wait_s)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    assert wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
