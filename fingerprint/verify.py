@@ -19,11 +19,11 @@ APART = ("ledger/", "corpora/", "log.jsonl", MANIFEST)
 def seal_run(out: Path) -> None:
     """List every file of a finished run with its SHA-256, in ``manifest.json``."""
     files = {name: _sha256(out / name) for name in _files(out)}
-    for name in files:
-        (out / name).chmod(0o600)  # the report shows patients' slices
     document = {"format": 1, "files": files, "seal": ledger.digest_of(files)}
     with ledger.replacing(out / MANIFEST) as file:
         file.write(store.canonical(document))
+    for name in [*files, MANIFEST]:
+        (out / name).chmod(0o600)  # the report shows patients' slices
 
 
 def verify(path: Path) -> Iterator[str]:

@@ -65,8 +65,7 @@ class IngestJob:
         return store.open_corpus(self.corpus) if store.is_corpus(self.corpus) else None
 
     def record(self, phase: str, planned: int, done: int) -> None:
-        """Log how far a phase is; an ingest keeps no other record than its ledger."""
-        log.info("%s: %d of %d shards", phase, done, planned)
+        """Keep no other record than the ledger: it goes with the seal."""
 
     def note(self, name: str) -> Path:
         """Where one phase leaves a small file for the next."""

@@ -82,7 +82,7 @@ def _picture(query_set: str, r: NDArray[Any], low: float, person: str) -> Pictur
     return Picture(
         title=name,
         uri=uri,
-        alt=f"{name} against {person}s: colour is the best r; {len(at)} identical pairs are ringed.",
+        alt=f"{name} against {person}s: colour is the best r; rings: {len(at)} identical pairs.",
         x_label=f"{person}s",
         y_label="images",
         x_ticks=figures.ticks(p),

@@ -124,7 +124,7 @@ def _int8(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _int8_cuda(left: Tensor, right: Tensor) -> Tensor:
-    """Shift and pad: tensor cores take signed bytes only, multiples of 8, at least 17 rows."""
+    """Shift and pad: tensor cores take signed bytes, multiples of 8, at least 17 rows."""
     rows, columns, depth = len(left), len(right), left.shape[1]
     signed = left.bitwise_xor(SHIFT).view(torch.int8)
     signed = _padded(signed, max(32, -(-rows // 8) * 8), -(-depth // 8) * 8)
