@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +33,6 @@ from fingerprint.corpus.scan import ReadOptions, Rejected
 from fingerprint.corpus.source import SourceFile, walk
 from fingerprint.ledger import Counts, Damaged, Phase, Shard, Values, shard
 from fingerprint.settings import Settings
-
-log = logging.getLogger(__name__)
 
 SURVEY_FILES = 512
 READ_SLICES = 1024

@@ -5,9 +5,9 @@ block size, worker, device or retry (METHOD.md, section 3.1):
 
     r = (n Sxy - Sx Sy) / sqrt((n Sxx - Sx^2) (n Syy - Sy^2))        one square root of the product
 
-so that affinely related images give exactly 1 or -1. `sqrt(a) * sqrt(b)` was rejected: it misses 1
-in half of all identical pairs. Queries are stored as ``value - 128`` in int8; Pearson does not see
-the shift, and the product of unsigned with signed bytes is the one that CPUs have an instruction for.
+so that affinely related images give exactly 1 or -1. `sqrt(a) * sqrt(b)` was rejected: it misses
+1 in half of all identical pairs. Queries are stored as ``value - 128`` in int8: Pearson does not
+see the shift, and unsigned times signed bytes is the product that CPUs have an instruction for.
 """
 
 from __future__ import annotations

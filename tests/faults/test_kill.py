@@ -1,0 +1,131 @@
+"""kill -9 of a whole command, at any shard: run it again, and the result is the same."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import audits
+import psutil
+import pytest
+import toy_shards as toys
+
+from fingerprint import ledger
+
+TESTS = Path(__file__).parent
+
+TOY = """
+import sys
+from pathlib import Path
+import toy_shards as toys
+from fingerprint.settings import Settings
+from flows import cluster
+folder = Path(sys.argv[1])
+job = toys.Toy(folder, n=8, seconds=float(sys.argv[3]))
+with cluster.executor(sys.argv[2], Settings(workers=2, memory_gib=1)) as execute:
+    for receipt in execute(folder, toys.counted(job)):
+        print(receipt.key, flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS.parent}:{TESTS}")
+
+
+def start(*argv: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, *argv], stdout=subprocess.PIPE, text=True)
+
+
+def gone(processes: list[psutil.Process], seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not any(alive(p) for p in processes):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize(("place", "lanes"), [("serial", 1), ("threads", 2), ("local", 2)])
+@pytest.mark.parametrize("after", [1, 4])
+def test_killed_process_redoes_at_most_the_shards_in_flight(place, lanes, after, tmp_path):
+    folder = tmp_path / "ledger"
+    process = start("-c", TOY, str(folder), place, "0.1")
+    for _ in range(after):
+        process.stdout.readline()
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert gone(below)
+    done = len(toys.files(folder))
+    assert after <= done < 8
+    shards = toys.counted(toys.Toy(folder, n=8))
+    list(ledger.in_this_process(folder, shards))
+    assert len(toys.files(folder)) == 8
+    assert toys.tries(folder) <= 8 + lanes
+    list(ledger.in_this_process(tmp_path / "oracle", toys.counted(toys.Toy(tmp_path / "oracle"))))
+    oracle = toys.files(tmp_path / "oracle")
+    assert {k: v for k, v in toys.files(folder).items() if k in oracle} == oracle
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Run the audit once, undisturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    audits.make_sets(folder / "sets")
+    audits.run_audit(folder / "sets", folder / "run")
+    return folder, audits.results(folder / "run")
+
+
+KILLS = [("check", 0), ("search", 0), ("search", 2), ("search", 5), ("match", 0), ("report", 0)]
+
+
+@pytest.mark.parametrize(("phase", "done"), KILLS)
+def test_killed_audit_gives_the_same_result_when_run_again(phase, done, whole, tmp_path):
+    folder, expected = whole
+    (tmp_path / "sets").symlink_to(folder / "sets")
+    killed = start(str(TESTS / "audits.py"), str(tmp_path / "run"), "serial", phase, str(done))
+    assert killed.wait() == -signal.SIGKILL
+    killed.stdout.close()
+    shards = list((tmp_path / "run" / "ledger").rglob("*.shard"))
+    assert len(shards) == done if phase == "search" else len(shards) in (0, 6)
+    before = {p: p.stat().st_mtime_ns for p in shards}
+    audits.run_audit(tmp_path / "sets", tmp_path / "run")
+    assert audits.results(tmp_path / "run") == expected
+    assert {p: p.stat().st_mtime_ns for p in shards} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repeat", range(5))
+def test_killed_command_leaves_no_process_and_the_same_result(repeat, whole, tmp_path):
+    """The whole of it: Prefect, its server, a cluster of processes; killed at another moment."""
+    folder, expected = whole
+    knobs = tmp_path / "knobs.toml"
+    knobs.write_text("\n".join(f"{name} = {value}" for name, value in audits.KNOBS.items()))
+    sets = folder / "sets"
+    argv = ("-m", "flows.cli", "audit", str(sets / "real"), str(sets / "generated"))
+    argv = (*argv, str(tmp_path / "run"), "--settings", str(knobs))
+    command = start(*argv)
+    time.sleep(1.0 + 3.0 * repeat)
+    below = psutil.Process(command.pid).children(recursive=True)
+    command.send_signal(signal.SIGKILL)
+    command.wait()
+    command.stdout.close()
+    assert gone(below)
+    again = start(*argv)
+    assert again.wait() == 10
+    again.stdout.close()
+    assert audits.results(tmp_path / "run") == expected
