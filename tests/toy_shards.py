@@ -24,6 +24,9 @@ class Toy:
     n: int = 6
     seconds: float = 0.0
 
+    def record(self, phase: str, planned: int, done: int) -> None:
+        """Note nothing."""
+
 
 def square(i: int, seconds: float) -> tuple[Values, Counts]:
     """Do honest work, some seconds long."""
@@ -58,6 +61,27 @@ def look(folder: str) -> tuple[Values, Counts]:
 def squares(job: Toy) -> Sequence[Shard]:
     """Plan the squares."""
     return [ledger.shard("square", 1, {"i": i}, square, i, job.seconds) for i in range(job.n)]
+
+
+def logged_square(i: int, seconds: float, folder: Path) -> tuple[Values, Counts]:
+    """Do honest work, and leave one byte for every try."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "tries", "ab") as out:
+        out.write(b".")
+    return square(i, seconds)
+
+
+def logged_squares(job: Toy) -> Sequence[Shard]:
+    """Plan the squares, with a log of tries; the same keys and the same files."""
+    return [
+        ledger.shard("square", 1, {"i": i}, logged_square, i, job.seconds, job.ledger)
+        for i in range(job.n)
+    ]
+
+
+def tries(folder: Path) -> int:
+    """Return how many times a shard was begun."""
+    return (folder / "tries").stat().st_size
 
 
 def add(job: Toy, values: Iterator[Values]) -> None:

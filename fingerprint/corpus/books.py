@@ -7,6 +7,7 @@ accepted, excluded for a reason or rejected with a code, and `Book.summary` adds
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -62,21 +63,18 @@ class Book:
     @classmethod
     def of_files(cls, files: Sequence[SourceFile]) -> Book:
         """Open the account: one row per file, some of them refused by name already."""
-        rows = [
-            {
-                "token": f.token,
-                "bytes": f.size,
-                "mtime_ns": f.mtime_ns,
-                "ctime_ns": f.ctime_ns,
-                "code": f.code,
-                "reason": f.reason,
-                "age": -1,
-            }
-            for f in files
-        ]
-        return replace(cls.empty(), files=_frame(rows, FILES))
+        columns = {
+            "token": [f.token for f in files],
+            "bytes": [f.size for f in files],
+            "mtime_ns": [f.mtime_ns for f in files],
+            "ctime_ns": [f.ctime_ns for f in files],
+            "code": [f.code for f in files],
+            "reason": [f.reason for f in files],
+            "age": np.full(len(files), -1),
+        }
+        return replace(cls.empty(), files=_frame(columns, FILES))
 
-    def with_headers(self, headers: Sequence[Mapping[str, Any]], require: Sequence[str]) -> Book:
+    def with_headers(self, headers: Sequence[pd.DataFrame], require: Sequence[str]) -> Book:
         """Enter what the headers said; exclude what lacks a required label."""
         book = self.with_outcomes(headers)
         files = book.files
@@ -90,15 +88,19 @@ class Book:
             files.loc[readable & lacks[name] & (files["reason"] == ""), "reason"] = f"no_{name}"
         return book
 
-    def with_outcomes(self, outcomes: Sequence[Mapping[str, Any]]) -> Book:
-        """Enter rows by token; columns that a row does not name stay."""
-        if not outcomes:
+    def with_outcomes(self, outcomes: Sequence[pd.DataFrame]) -> Book:
+        """Enter rows by token (made by `outcomes_of`); columns that they do not name stay."""
+        rows = [table for table in outcomes if len(table)]
+        if not rows:
             return self
-        files = self.files.set_index("token")
-        named = pd.DataFrame(list(outcomes)).columns
-        rows = _frame(outcomes, {name: FILES[name] for name in named}).set_index("token")
-        files.loc[rows.index, rows.columns] = rows
-        return replace(self, files=_frame(files.reset_index(), FILES))
+        new = pd.concat(rows, ignore_index=True)
+        at = pd.Index(self.files["token"]).get_indexer(new["token"])
+        files = self.files.copy()
+        for name in new.columns:
+            values = files[name].to_numpy(copy=True)
+            values[at] = new[name].to_numpy()
+            files[name] = values
+        return replace(self, files=files)
 
     def with_series(self, rows: Sequence[Mapping[str, Any]]) -> Book:
         """Add stacks of slices."""
@@ -214,6 +216,15 @@ class Book:
     def load(cls, folder: Path) -> Book:
         """Read an account that `save` left."""
         return cls(*(pd.read_parquet(folder / f"{name}.parquet") for name in NAMES))
+
+
+def outcomes_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return what a shard said of its files as a table; equal texts are one text in memory."""
+    named = {name for row in rows for name in row}
+    table = _frame(rows, {name: kind for name, kind in FILES.items() if name in named})
+    for name in table.select_dtypes(object).columns:
+        table[name] = [sys.intern(text) for text in table[name]]
+    return table
 
 
 def read_book(corpus: store.Corpus) -> Book:

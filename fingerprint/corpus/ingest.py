@@ -26,7 +26,7 @@ import pandas as pd
 
 from fingerprint import ledger
 from fingerprint.corpus import seal, store, tables
-from fingerprint.corpus.books import Book, read_book
+from fingerprint.corpus.books import Book, outcomes_of, read_book
 from fingerprint.corpus.identity import Key
 from fingerprint.corpus.reading import Unit, mids_of, order, read_units, survey_files, units_of
 from fingerprint.corpus.scan import ReadOptions, Rejected
@@ -183,7 +183,7 @@ def _plan_survey(job: IngestJob) -> list[Shard]:
 
 def _finish_survey(job: IngestJob, values: Iterator[Values]) -> None:
     book = Book.of_files(job.files)
-    headers = [row for value in values for row in json.loads(bytes(value["rows"]))]
+    headers = [outcomes_of(json.loads(bytes(value["rows"]))) for value in values]
     book = book.with_headers(headers, job.settings.require)
     book.save(job.note("survey"))
 
@@ -240,23 +240,23 @@ def _batches(units: Sequence[Unit]) -> Iterator[list[Unit]]:
 def _finish_read(job: IngestJob, values: Iterator[Values]) -> None:
     book = Book.load(job.note("survey"))
     shards = _plan_read(job)
-    rows, mids = [], []
+    files, slices, series, mids = [], [], [], []
     for piece, value in zip(shards, values, strict=True):
         read = json.loads(bytes(value["rows"]))
-        book = book.with_outcomes(read["files"])
-        rows += [row | {"shard": piece.key} for row in read["slices"]]
-        book = book.with_series(read["series"])
+        files.append(outcomes_of(read["files"]))
+        slices.append(pd.DataFrame(read["slices"]).assign(shard=piece.key))
+        series += read["series"]
         mids.append(mids_of(value))
-    if not rows:
+    book = book.with_outcomes(files).with_series(series)
+    if not series:
         book.save(job.note("read"))
         if job.sealed is None:
             raise ValueError(
                 f"source: no readable slice among {len(job.files)} files ({book.tally()})"
             )
         return
-    book.with_slices(order(pd.DataFrame(rows), np.concatenate(mids), job.set_name)).save(
-        job.note("read")
-    )
+    rows = pd.concat([table for table in slices if len(table)], ignore_index=True)
+    book.with_slices(order(rows, [m for m in mids if len(m)], job.set_name)).save(job.note("read"))
 
 
 # -- write

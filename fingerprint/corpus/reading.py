@@ -7,6 +7,7 @@ leaves on disk holds tokens and pseudonyms, never a path, a name or an identifie
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def _surveyed(
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unit:
     """One stack of slices to read: its files and what is known of it."""
 
@@ -115,24 +116,24 @@ def units_of(book: Book, files: Sequence[SourceFile]) -> list[Unit]:
     """Group the readable files into stacks, in the order (participant, scan, series)."""
     where = {f.token: f for f in files}
     codes = dict(zip(book.files["token"], book.files["code"], strict=True))
-    unreadable = Counter(f.path.parent for f in files if codes.get(f.token) in UNREADABLE)
+    unreadable = Counter(f.folder for f in files if codes.get(f.token) in UNREADABLE)
     rows = book.readable.sort_values(["participant", "scan", "series", "z_mm", "token"])
     units = []
-    for series, group in rows.groupby("series", sort=False):
-        first = group.iloc[0]
-        stack = tuple(where[t] for t in group["token"])
+    for _, group in itertools.groupby(rows.itertuples(index=False), lambda row: row.series):
+        members = list(group)
+        first, stack = members[0], tuple(where[row.token] for row in members)
         units.append(
             Unit(
-                series=str(series),
-                scan=first["scan"],
-                participant=first["participant"],
-                kind=first["kind"],
-                sex=first["sex"],
-                age=int(group["age"].max()),
-                frames=int(group["frames"].sum()),
+                series=first.series,
+                scan=first.scan,
+                participant=first.participant,
+                kind=first.kind,
+                sex=first.sex,
+                age=max(row.age for row in members),
+                frames=sum(row.frames for row in members),
                 files=stack,
-                z_mm=tuple(group["z_mm"]),
-                lost=sum(unreadable[folder] for folder in {f.path.parent for f in stack}),
+                z_mm=tuple(row.z_mm for row in members),
+                lost=sum(unreadable[folder] for folder in {f.folder for f in stack}),
             )
         )
     return units
@@ -252,21 +253,21 @@ def mids_of(value: Values) -> NDArray[np.uint8]:
     return mids
 
 
-def order(slices: pd.DataFrame, mids: NDArray[np.uint8], set_name: str) -> pd.DataFrame:
+def order(slices: pd.DataFrame, mids: Sequence[NDArray[np.uint8]], set_name: str) -> pd.DataFrame:
     """Put slices in stored order; near-duplicate clusters stand in for unknown participants.
 
     Parameters
     ----------
     slices : DataFrame
         One row per slice, as read.
-    mids : uint8, shape (m, h, w)
+    mids : sequence of uint8, shape (m, h, w)
         Small images of the slices without a participant, in the order of `slices`.
     set_name : str
         Generated images belong to nobody and are not clustered.
     """
     unknown = np.flatnonzero(slices["participant"] == "")
     if set_name != "generated" and len(unknown):
-        labels = clusters(mids)
+        labels = clusters(np.concatenate(mids))
         tokens = slices["token"].to_numpy(object)[unknown]
         least = pd.Series(tokens).groupby(labels).transform("min")
         participant = slices["participant"].to_numpy(object)

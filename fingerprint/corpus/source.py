@@ -7,6 +7,7 @@ file by its token, the keyed hash of its path relative to the source.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,14 +34,16 @@ NOT_DATA = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceFile:
     """One input file: where it is, which bytes, and what the tables say of it.
 
-    `participant` and `scan` are as the user wrote them (or None): in memory only.
+    A million of them are held at once, hence the slots, and text for the path. `participant` and
+    `scan` are as the user wrote them (or None): in memory only.
     """
 
-    path: Path
+    folder: str
+    name: str
     token: str
     size: int
     mtime_ns: int
@@ -52,6 +55,11 @@ class SourceFile:
     age_y: int = -1
     code: str = ""
     reason: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.folder, self.name)
 
 
 def walk(
@@ -122,7 +130,14 @@ def _describe(
     participant_from: str | None,
 ) -> SourceFile:
     stat = path.lstat()
-    file = SourceFile(path, its_token, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    file = SourceFile(
+        sys.intern(str(path.parent)),
+        path.name,
+        its_token,
+        stat.st_size,
+        stat.st_mtime_ns,
+        stat.st_ctime_ns,
+    )
     lower = path.name.lower()
     if path.is_symlink():
         return replace(file, code="hostile_name")
