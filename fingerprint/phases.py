@@ -63,6 +63,9 @@ def run_phase(phase: Phase, job: Job, execute: Execute, watch: Watch) -> None:
     phase.finish(job, ledger.finish(job.ledger, shards))
 
 
+Step = Callable[[Phase, Job, Execute, Watch], None]
+
+
 # -- check: could these sets be compared at all?
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from fingerprint import ledger, phases
+from fingerprint import lease, ledger, phases
 from fingerprint.corpus import identity, ingest, store
 from fingerprint.job import AuditJob, audit_job, read_run
 from fingerprint.measure import findings
@@ -117,7 +117,12 @@ def corpus_for(
     path = out / "corpora" / role
     if role != "generated":  # the real sets say which way is up
         settings = settings.model_copy(update={"orient": None})
-    run(ingest.ingest_job([source], path, set_name=role, settings=settings, key=key))
+    with lease.lease(path / lease.NAME) as token:
+        run(
+            ingest.ingest_job(
+                [source], path, set_name=role, settings=settings, key=key, lease=token
+            )
+        )
     return path
 
 
@@ -125,23 +130,28 @@ def run_ingest(
     job: ingest.IngestJob,
     execute: ledger.Execute = ledger.in_this_process,
     watch: phases.Watch = silent,
+    step: phases.Step = phases.run_phase,
 ) -> None:
     """Run the phases of an ingest; nothing is written if there is nothing new."""
     if job.sealed is not None and not job.files:
         return
     for phase in phases.INGEST:
-        phases.run_phase(phase, job, execute, watch)
+        step(phase, job, execute, watch)
 
 
 def run_audit(
     job: AuditJob,
     execute: ledger.Execute = ledger.in_this_process,
     watch: phases.Watch = silent,
+    step: phases.Step = phases.run_phase,
 ) -> Run:
-    """Run the phases of an audit; a report is left even when a phase fails."""
+    """Run the phases of an audit; a report is left even when a phase fails.
+
+    `step` runs one phase: as it is, or with a task run around it.
+    """
     try:
         for phase in phases.AUDIT:
-            phases.run_phase(phase, job, execute, watch)
+            step(phase, job, execute, watch)
         seal_run(job.out)
     except BaseException:
         _leave_report(job)
@@ -195,5 +205,6 @@ def audit(
         for role, source in roles.items()
         if source is not None
     }
-    job = audit_job(paths["real"], paths["generated"], paths.get("control"), Path(out), s)
-    return run_audit(job)
+    with lease.lease(Path(out) / lease.NAME):
+        job = audit_job(paths["real"], paths["generated"], paths.get("control"), Path(out), s)
+        return run_audit(job)

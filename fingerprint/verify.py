@@ -13,7 +13,7 @@ from fingerprint.job import read_run
 
 MANIFEST = "manifest.json"
 # not part of what a run states: shards have their own digests, corpora theirs, a log grows
-APART = ("ledger/", "corpora/", "log.jsonl", MANIFEST)
+APART = ("ledger/", "corpora/", "log.jsonl", ".lease", MANIFEST)
 
 
 def seal_run(out: Path) -> None:

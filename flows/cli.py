@@ -234,10 +234,20 @@ def report(
 ) -> int:
     """Build the report of a finished or broken run again."""
     from fingerprint.report.build import build
+    from fingerprint.run import open_run
+    from fingerprint.verify import seal_run
+    from fingerprint.verify import verify as problems_of
 
+    complete = open_run(run).complete
+    problems = list(problems_of(run))
     page = build(run, without_real_images=without_real_images)
-    _print({"report": str(page.resolve())}, as_json)
-    return DONE
+    if complete and not problems:  # else the seal of the run would vouch for what was changed
+        seal_run(run)
+    for problem in problems:
+        _say(problem)
+    code = DAMAGED if problems else DONE
+    _print({"exit": code, "report": str(page.resolve())}, as_json)
+    return code
 
 
 @app.command()

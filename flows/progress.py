@@ -65,12 +65,12 @@ def lines(say: Callable[[str], None], clock: Callable[[], float] = time.monotoni
 
     def watch(phase: str, done: int, planned: int) -> None:
         now = clock()
-        if done == 0:
+        if done == 0 or phase not in began:
             began[phase] = told[phase] = now
-            say(f"{phase}: {planned} shards" if planned else phase)
+            say(f"{phase}: {done} of {planned}" if planned else phase)
         elif done == planned or now - told[phase] >= EVERY_S:
             told[phase] = now
             left = (now - began[phase]) / done * (planned - done)
-            say(f"{phase}: {done} of {planned} shards" + (f", {left:.0f} s left" if left else ""))
+            say(f"{phase}: {done} of {planned}" + (f", {left:.0f} s left" if left else ""))
 
     return watch

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fingerprint import ledger, phases
+from fingerprint import lease, ledger, phases
 from fingerprint.corpus import ingest, store
 from fingerprint.corpus.books import read_book
 from fingerprint.corpus.identity import Key
@@ -196,7 +196,40 @@ def test_a_changed_file_is_an_integrity_error_and_replace_rebuilds(
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     with pytest.raises(Damaged, match="source_changed: 1 files"):
         run(key, hospital, tmp_path / "real")
-    assert run(key, hospital, tmp_path / "real", replace=True).digest != old
+    new = run(key, hospital, tmp_path / "real", replace=True)
+    assert new.digest != old
+    assert len(new.head["parts"]) == 1
+    assert list(store.verify(new.path)) == []
+
+
+def test_a_replacement_that_fails_leaves_the_old_corpus(
+    tmp_path: Path, hospital: Path, key: Key
+) -> None:
+    old = run(key, hospital, tmp_path / "real").digest
+
+    def lossy(folder: Path, shards: list[ledger.Shard]) -> Iterator[ledger.Receipt]:
+        return ledger.in_this_process(folder, [s for s in shards if s.phase != "write"])
+
+    with pytest.raises(Incomplete):
+        run(key, hospital, tmp_path / "real", replace=True, execute=lossy)
+    assert store.open_corpus(tmp_path / "real").digest == old
+    shutil.rmtree(hospital / "boris3")
+    smaller = run(key, hospital, tmp_path / "real", replace=True)
+    assert smaller.n == 8
+    assert list(store.verify(smaller.path)) == []
+
+
+def test_a_writer_that_was_taken_over_does_not_seal(
+    tmp_path: Path, hospital: Path, key: Key
+) -> None:
+    with lease.lease(tmp_path / "real" / lease.NAME) as token:
+        job = ingest.ingest_job(
+            [hospital], tmp_path / "real", set_name="real", settings=SMALL, key=key, lease=token
+        )
+        (tmp_path / "real" / lease.NAME).write_text('{"token": "another"}')
+        with pytest.raises(Incomplete, match="another process"):
+            run_ingest(job)
+    assert not store.is_corpus(tmp_path / "real")
 
 
 def test_another_key_is_another_corpus(tmp_path: Path, hospital: Path, key: Key) -> None:

@@ -222,7 +222,7 @@ def outcomes_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return what a shard said of its files as a table; equal texts are one text in memory."""
     named = {name for row in rows for name in row}
     table = _frame(rows, {name: kind for name, kind in FILES.items() if name in named})
-    for name in table.select_dtypes(object).columns:
+    for name in (n for n in table.columns if FILES[n] == "object"):
         table[name] = [sys.intern(text) for text in table[name]]
     return table
 

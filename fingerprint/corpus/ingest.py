@@ -12,6 +12,7 @@ adds a part; a changed file is an error unless the corpus is replaced.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fingerprint import lease as leases
 from fingerprint import ledger
 from fingerprint.corpus import seal, store, tables
 from fingerprint.corpus.books import Book, outcomes_of, read_book
@@ -31,7 +33,7 @@ from fingerprint.corpus.identity import Key
 from fingerprint.corpus.reading import Unit, mids_of, order, read_units, survey_files, units_of
 from fingerprint.corpus.scan import ReadOptions, Rejected
 from fingerprint.corpus.source import SourceFile, walk
-from fingerprint.ledger import Counts, Damaged, Phase, Shard, Values, shard
+from fingerprint.ledger import Counts, Damaged, Incomplete, Phase, Shard, Values, shard
 from fingerprint.settings import Settings
 
 SURVEY_FILES = 512
@@ -50,6 +52,8 @@ class IngestJob:
     key: Key
     files: tuple[SourceFile, ...]
     people: Mapping[str, tables.Person]
+    lease: str = ""
+    replacing: bool = False
 
     @property
     def ledger(self) -> Path:
@@ -58,8 +62,9 @@ class IngestJob:
 
     @cached_property
     def sealed(self) -> store.Corpus | None:
-        """The corpus as it is so far, if there is one."""
-        return store.open_corpus(self.corpus) if store.is_corpus(self.corpus) else None
+        """The corpus that grows, if there is one and it is not to be replaced."""
+        there = store.is_corpus(self.corpus) and not self.replacing
+        return store.open_corpus(self.corpus) if there else None
 
     def record(self, phase: str, planned: int, done: int) -> None:
         """Keep no other record than the ledger: it goes with the seal."""
@@ -78,8 +83,11 @@ def ingest_job(
     key: Key,
     participants: Path | None = None,
     replace: bool = False,
+    lease: str = "",
 ) -> IngestJob:
     """List the sources and compare them with what the corpus already holds.
+
+    To be called by whoever holds the lease of `out`; with its token, only its holder can seal.
 
     Raises
     ------
@@ -91,8 +99,6 @@ def ingest_job(
     if set_name not in ("real", "generated", "control"):
         raise ValueError(f"set: one of real, generated, control; got {set_name!r}")
     out = Path(out)
-    if replace and store.is_corpus(out):
-        shutil.rmtree(out)
     seal.recover(out)
     ledger.clean(out / ".ingest" / "ledger")
     files = walk(
@@ -105,17 +111,17 @@ def ingest_job(
         (p for p in (Path(s) / "participants.tsv" for s in sources) if p.exists()), None
     )
     people = tables.read_participants(table) if table else {}
-    job = IngestJob(out, set_name, settings, key, tuple(files), people)
+    job = IngestJob(
+        out, set_name, settings, key, tuple(files), people, lease, replace and store.is_corpus(out)
+    )
     if job.sealed is None:
-        if (
-            out.exists()
-            and any(p.name != ".ingest" for p in out.iterdir())
-            and not job.ledger.exists()
-        ):
+        ours = {".ingest", leases.NAME}
+        others = [p for p in out.iterdir() if p.name not in ours] if out.exists() else []
+        if others and not job.ledger.exists() and not job.replacing:
             raise ValueError(f"out: {out} is not empty and not a corpus; choose another folder")
         return job
     _same_settings(job, job.sealed)
-    return IngestJob(out, set_name, settings, key, tuple(_new_files(job, job.sealed)), people)
+    return dataclasses.replace(job, files=tuple(_new_files(job, job.sealed)))
 
 
 def _same_settings(job: IngestJob, corpus: store.Corpus) -> None:
@@ -275,7 +281,11 @@ def _plan_write(job: IngestJob) -> list[Shard]:
             shard(
                 "write",
                 WRITE.version,
-                {"first": low, "chunk": step, "sealed": first, "digests": list(rows["digest"])},
+                {
+                    "first": [low, first, job.replacing],
+                    "chunk": step,
+                    "digests": list(rows["digest"]),
+                },
                 _write_band,
                 job.corpus,
                 job.ledger,
@@ -283,13 +293,20 @@ def _plan_write(job: IngestJob) -> list[Shard]:
                 first,
                 rows[["shard", "member", "index"]],
                 job.settings,
+                job.replacing,
             )
         )
     return shards
 
 
 def _write_band(
-    corpus: Path, spool: Path, low: int, first: int, rows: pd.DataFrame, settings: Settings
+    corpus: Path,
+    spool: Path,
+    low: int,
+    first: int,
+    rows: pd.DataFrame,
+    settings: Settings,
+    replacing: bool,
 ) -> tuple[Values, Counts]:
     """Write the chunks that hold the slices from `low` on; `first` is the first new slice."""
     step, size = settings.chunk_slices, settings.size_px
@@ -307,7 +324,7 @@ def _write_band(
     entries: dict[str, Any] = {}
     for i in range(0, len(pixels), step):
         k = (low + i) // step
-        shared = low + i < first
+        shared = replacing or low + i < first
         entries |= seal.write_chunk(corpus, k, pixels[i : i + step], step, shared=shared)
     return {"entries": ledger.as_json(entries)}, {"slices": len(rows)}
 
@@ -345,8 +362,18 @@ def _finish_seal(job: IngestJob, values: Iterator[Values]) -> None:
         "made_with": made_with,
         "summary": book.summary(job.set_name),
     }
+    if job.lease and not leases.held(job.corpus / leases.NAME, job.lease):
+        raise Incomplete(f"{job.corpus}: another process took this corpus over; run again")
     written = json.loads(job.note("written.json").read_bytes())
-    seal.seal(job.corpus, book.slices, book.series, attributes, written, book.sidecars())
+    seal.seal(
+        job.corpus,
+        book.slices,
+        book.series,
+        attributes,
+        written,
+        book.sidecars(),
+        replacing=job.replacing,
+    )
     _leave(job)
 
 

@@ -33,7 +33,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from fingerprint.corpus import store
 from fingerprint.corpus.window import fit
-from fingerprint.ledger import Damaged, digest_of, replacing, sync_folder
+from fingerprint.ledger import Damaged, digest_of, sync_folder
+from fingerprint.ledger import replacing as replacing_file
 
 STAGED = ".ingest/staged"
 UNDO = ".ingest/undo"
@@ -52,7 +53,7 @@ def write_chunk(
         side = min(store.SMALLER.get(array, size), size)
         data = store.encode(fit(slices, side, 0)[0], chunk_slices)
         name = store.chunk_name(k, array)
-        with replacing((corpus / STAGED if shared else corpus) / name) as out:
+        with replacing_file((corpus / STAGED if shared else corpus) / name) as out:
             out.write(data)
         entries[name] = store.entry(data)
     return entries
@@ -65,6 +66,8 @@ def seal(
     attributes: Mapping[str, Any],
     written: Mapping[str, list[Any]],
     extra: Mapping[str, bytes],
+    *,
+    replacing: bool = False,
 ) -> None:
     """Make all rows (sealed and new) the state of the corpus, by one rename.
 
@@ -80,24 +83,29 @@ def seal(
         Manifest entries of the chunks that `write_chunk` stored.
     extra : mapping
         Other files to seal with it: name -> bytes.
+    replacing : bool
+        Nothing of the sealed state stays; all chunks were staged.
     """
     staged = corpus / STAGED
     _clear_metadata(staged)
     attributes = dict(attributes) | {"n": len(rows)}
     _stage_metadata(staged, rows, series, attributes)
     for name, data in extra.items():
-        with replacing(staged / name) as out:
+        with replacing_file(staged / name) as out:
             out.write(data)
-    manifest = _manifest(corpus, staged, written)
+    manifest = _manifest(corpus, staged, written, replacing)
     document = _pointer(staged, attributes, manifest)
     manifest_name = f"manifests/{document['attributes']['manifest']}.json"
-    with replacing(corpus / manifest_name) as out:
+    with replacing_file(corpus / manifest_name) as out:
         out.write(store.canonical(manifest))
-    with replacing(staged / store.POINTER) as out:
+    with replacing_file(staged / store.POINTER) as out:
         out.write(store.canonical(document))
     _swap(corpus, staged)
     for old in (corpus / "manifests").iterdir():
         if old.name != Path(manifest_name).name:
+            old.unlink()
+    for old in corpus.glob("*/c/*/0/0"):
+        if old.relative_to(corpus).as_posix() not in manifest:
             old.unlink()
 
 
@@ -180,12 +188,15 @@ def _clear_metadata(staged: Path) -> None:
             entry.unlink()
 
 
-def _manifest(corpus: Path, staged: Path, written: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+def _manifest(
+    corpus: Path, staged: Path, written: Mapping[str, list[Any]], replacing: bool
+) -> dict[str, list[Any]]:
     """Every file of the new state: sealed chunks of pixels stay, all else is staged or written."""
-    sealed = store.open_corpus(corpus).manifest if store.is_corpus(corpus) else {}
+    grows = store.is_corpus(corpus) and not replacing
+    sealed = store.open_corpus(corpus).manifest if grows else {}
     manifest = {k: v for k, v in sealed.items() if store.is_chunk(k)} | dict(written)
     for name in written:
-        place = staged / name if name in sealed else corpus / name
+        place = staged / name if replacing or name in sealed else corpus / name
         if not place.exists() or place.stat().st_size != written[name][0]:
             raise Damaged(f"{corpus.name}: {name} was written and is gone; run the command again")
     for file in sorted(p for p in staged.rglob("*") if p.is_file()):
@@ -234,7 +245,7 @@ def _swap(corpus: Path, staged: Path) -> None:
         "replaced": replaced,
         "added": [name for name in names if name not in replaced],
     }
-    with replacing(corpus / store.JOURNAL) as out:
+    with replacing_file(corpus / store.JOURNAL) as out:
         out.write(store.canonical(plan))
     for name in names:
         target = corpus / name

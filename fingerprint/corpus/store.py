@@ -340,7 +340,7 @@ def verify(path: Path) -> Iterator[str]:
                 yield f"{path.name}: {name} is not what was sealed"
         except OSError:
             yield f"{path.name}: {name} is missing or unreadable"
-    known = set(corpus.manifest) | {POINTER, f"manifests/{corpus.head['manifest']}.json"}
+    known = set(corpus.manifest) | {POINTER, f"manifests/{corpus.head['manifest']}.json", ".lease"}
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         name = file.relative_to(path).as_posix()
         if name not in known and not name.startswith((".ingest/", "manifests/")):
