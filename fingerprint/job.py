@@ -97,6 +97,7 @@ def audit_job(
     os.chmod(job.out, 0o700)
     if (job.out / "run.json").exists():
         _same_run(read_run(job.out), fresh, job.out)
+        (job.out / "manifest.json").unlink(missing_ok=True)  # unsealed before anything changes
         job.update(status="running")
     else:
         write_json(job.out / "run.json", fresh)
@@ -186,11 +187,6 @@ def write_json(path: Path, document: Any) -> None:
     """Write a JSON document in one rename."""
     with ledger.replacing(path) as out:
         out.write(json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n")
-
-
-def corpus_path(out: Path, stored: str) -> Path:
-    """Return where a corpus named in ``run.json`` lies."""
-    return out / stored
 
 
 def now() -> str:

@@ -154,6 +154,8 @@ def receipt(path: Path) -> Receipt:
     Raises
     ------
     FileNotFoundError, Damaged
+    ValueError
+        The file was written by a newer version.
     """
     head, _ = _open(path)
     return Receipt(path.stem, head["sha256"], dict(head["counts"]))
@@ -166,9 +168,9 @@ def read(path: Path) -> Values:
     return arrays
 
 
-def _head(key: str, counts: Mapping[str, int], payload: bytes) -> bytes:
+def _head(key: str, counts: Mapping[str, int], payload: bytes, version: int = FORMAT) -> bytes:
     """Return the first line of a shard's file; its digest covers the line and the payload."""
-    head = {"format": FORMAT, "key": key, "counts": dict(counts), "bytes": len(payload)}
+    head = {"format": version, "key": key, "counts": dict(counts), "bytes": len(payload)}
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode() + payload).hexdigest()
     return json.dumps(head | {"sha256": digest}, sort_keys=True).encode() + b"\n"
 
@@ -178,15 +180,16 @@ def _open(path: Path) -> tuple[dict[str, Any], bytes]:
         line, payload = file.readline(), file.read()
     try:
         head = json.loads(line)
-        if head["format"] > FORMAT:
-            raise Damaged(
-                f"{path.name}: ledger format {head['format']}; this version reads {FORMAT}"
-            )
-        sound = line == _head(path.stem, head["counts"], payload)
+        version = int(head["format"])
+        sound = line == _head(path.stem, head["counts"], payload, version)
     except (ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{path.name}: unreadable head of a shard") from error
     if not sound:
         raise Damaged(f"{path.name}: the bytes are not those that were written")
+    if version > FORMAT:
+        raise ValueError(
+            f"ledger: {path.name} has format {version}; install a newer version of fingerprint"
+        )
     return head, payload
 
 
@@ -200,7 +203,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     wip = path.with_name(f"{path.name}.{os.getpid()}.wip")
     try:
-        with open(wip, "wb") as out:
+        # for its owner alone, also on a worker with another umask: values are made of patients
+        handle = os.open(wip, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as out:
             yield out
             out.flush()
             os.fsync(out.fileno())

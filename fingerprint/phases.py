@@ -25,7 +25,7 @@ from fingerprint.job import AuditJob, now, write_json
 from fingerprint.ledger import Execute, Phase, Shard, Values
 from fingerprint.measure import findings
 from fingerprint.report import build
-from fingerprint.search import correlation, matches, raw
+from fingerprint.search import correlation, matches, raw, tiling
 from fingerprint.search.raw import QuerySet
 
 Watch = Callable[[str, int, int], None]
@@ -56,10 +56,10 @@ def run_phase(phase: Phase, job: Job, execute: Execute, watch: Watch) -> None:
     """
     shards = phase.plan(job)
     watch(phase.name, 0, len(shards))
+    done = 0
     for done, _ in enumerate(execute(job.ledger, shards), 1):
         watch(phase.name, done, len(shards))
-    finished = sum(ledger.is_done(job.ledger, s) for s in shards)
-    job.record(phase.name, len(shards), finished)
+    job.record(phase.name, len(shards), done)
     phase.finish(job, ledger.finish(job.ledger, shards))
 
 
@@ -74,7 +74,7 @@ def _finish_check(job: AuditJob, values: Iterator[Values]) -> None:
     real, generated = job.corpora["real"], job.corpora["generated"]
     if not job.itself:
         _refuse_leaks(job)
-    few, many = _thumbs(generated, SAMPLE), _thumbs(real, real.n)
+    few, many = _sample(generated, SAMPLE), real.read(0, real.n, "thumb")
     turned = orientation.best_orientation(few, many)
     if turned.decided and generated.head["made_with"].get("orient") is None:
         raise ValueError(
@@ -93,9 +93,9 @@ def _rejections(job: AuditJob) -> Iterator[list[str]]:
             yield [role, *line.split("\t")]
 
 
-def _thumbs(corpus: Corpus, n: int) -> NDArray[np.uint8]:
-    thumbs = corpus.read(0, corpus.n, "thumb")
-    return thumbs[np.linspace(0, corpus.n - 1, min(n, corpus.n)).astype(int)]
+def _sample(corpus: Corpus, n: int) -> NDArray[np.uint8]:
+    even = np.linspace(0, corpus.n - 1, min(n, corpus.n)).astype(np.int64)
+    return corpus.at(even, "thumb")
 
 
 def _refuse_leaks(job: AuditJob) -> None:
@@ -103,7 +103,14 @@ def _refuse_leaks(job: AuditJob) -> None:
     controls = job.corpora.get("controls")
     if controls is None:
         return
-    shared = set(job.corpora["real"].label("digest")) & set(controls.label("digest"))
+    real = job.corpora["real"]
+    both = set(real.label("participant")) & set(controls.label("participant")) - {""}
+    if both:
+        raise ValueError(
+            f"controls: {len(both)} patients are in the real corpus too ({min(both)}, ...); "
+            "controls must be of other patients"
+        )
+    shared = set(real.label("digest")) & set(controls.label("digest"))
     if shared:
         raise ValueError(
             f"controls: {len(shared)} slices are in the real corpus too "
@@ -129,13 +136,28 @@ def _search(job: AuditJob) -> tuple[list[QuerySet], raw.Reference, list[str]]:
         sets.append(correlation.all_queries("control", controls, patients, leave_out=True))
     elif not job.itself and len(patients) > 1:
         sets.append(correlation.drawn_controls(real, patients, s.controls, s.seed))
-    native = int(np.bincount(generated.label("native_px")).argmax())
+    native = _enlarged_from(generated, sets[0])
     return [sets[0], *(replace(q, native_px=native) for q in sets[1:])], reference, patients
 
 
+def _enlarged_from(corpus: Corpus, queries: QuerySet) -> int:
+    """Return the side that most queries were enlarged from; 0 for scans, which never are."""
+    if not corpus.scans["spacing_x_mm"].isna().all():
+        return 0
+    return int(np.bincount(corpus.label("native_px")[queries.indices]).argmax())
+
+
 def _plan_search(job: AuditJob) -> list[Shard]:
+    s, real = job.settings, job.corpora["real"]
+    need = tiling.bytes_needed(
+        band=s.band_queries, block=s.block_slices, chunk=real.chunk_slices, side=real.size_px
+    )
+    if need > s.memory_gib * 2**30 / 2:  # the other half is the interpreter's and the allocator's
+        raise ValueError(
+            f"memory_gib: one tile needs {need / 2**30:.1f} GiB, half of {s.memory_gib} is the "
+            "limit; lower band_queries or block_slices, or raise memory_gib"
+        )
     sets, reference, _ = _search(job)
-    s = job.settings
     return raw.plan(
         sets, reference, band=s.band_queries, shard=s.shard_slices, block=s.block_slices
     )
@@ -205,7 +227,9 @@ def _nothing(job: AuditJob) -> list[Shard]:
 INGEST = (ingest.SURVEY, ingest.READ, ingest.WRITE, ingest.SEAL)
 AUDIT = (
     Phase("check", "Compare orientation and windows of the sets", 1, _nothing, _finish_check),
-    Phase("search", "Every query against every slice", 1, _plan_search, _finish_search, True),
+    Phase(
+        "search", "Every query against every slice", raw.VERSION, _plan_search, _finish_search, True
+    ),
     Phase("match", "List the best patients of every query", 1, _nothing, _finish_match),
     Phase("stats", "Put the numbers together", 1, _nothing, _finish_stats),
     Phase("report", "Write the report", 1, _nothing, _finish_report),

@@ -14,7 +14,8 @@ import html
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from fingerprint.measure import findings
 from fingerprint.report import build
 from fingerprint.search import correlation, matches
 from fingerprint.settings import Settings
-from fingerprint.verify import seal_run
+from fingerprint.verify import MANIFEST, outputs, seal_run
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether every phase is done."""
-        return bool(read_run(self.out)["status"] == "complete")
+        """Whether every phase is done and the outputs are sealed."""
+        return read_run(self.out)["status"] == "complete" and (self.out / MANIFEST).exists()
 
     @property
     def exit_code(self) -> int:
@@ -118,11 +119,15 @@ def corpus_for(
     if role != "generated":  # the real sets say which way is up
         settings = settings.model_copy(update={"orient": None})
     with lease.lease(path / lease.NAME) as token:
-        run(
-            ingest.ingest_job(
-                [source], path, set_name=role, settings=settings, key=key, lease=token
-            )
+        job = ingest.ingest_job(
+            [source], path, set_name=role, settings=settings, key=key, lease=token
         )
+        if job.sealed and job.files and (out / "run.json").exists():
+            raise ValueError(
+                f"out: {out} holds a run of {role} files of which there are {len(job.files)} more "
+                "now; choose another OUT"
+            )
+        run(job)
     return path
 
 
@@ -134,6 +139,7 @@ def run_ingest(
 ) -> None:
     """Run the phases of an ingest; nothing is written if there is nothing new."""
     if job.sealed is not None and not job.files:
+        ingest.leave(job)  # nothing is new; a kill after the seal may have left its working folder
         return
     for phase in phases.INGEST:
         step(phase, job, execute, watch)
@@ -157,6 +163,35 @@ def run_audit(
         _leave_report(job)
         raise
     return Run(job.out)
+
+
+@contextmanager
+def private() -> Iterator[None]:
+    """Make every new file readable by its owner alone: reports show patients' slices."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def rebuild_report(out: Path, *, without_real_images: bool = False) -> tuple[Path, list[str]]:
+    """Write the page of a finished or broken run again.
+
+    Returns
+    -------
+    Path
+        The page.
+    list of str
+        The outputs that are not as they were left. If there are any, the run is not sealed anew:
+        the seal would vouch for what was changed.
+    """
+    complete, problems = open_run(out).complete, list(outputs(out))
+    with private():
+        page = build.build(out, without_real_images=without_real_images)
+        if complete and not problems:
+            seal_run(out)
+    return page, problems
 
 
 def _leave_report(job: AuditJob) -> None:
@@ -200,11 +235,12 @@ def audit(
     """
     s = settings or Settings()
     roles = {"real": real, "generated": generated, "control": controls}
-    paths = {
-        role: corpus_for(source, role, Path(out), s, key_file, run_ingest)
-        for role, source in roles.items()
-        if source is not None
-    }
-    with lease.lease(Path(out) / lease.NAME):
+    with private():
+        paths = {
+            role: corpus_for(source, role, Path(out), s, key_file, run_ingest)
+            for role, source in roles.items()
+            if source is not None
+        }
+    with private(), lease.lease(Path(out) / lease.NAME):
         job = audit_job(paths["real"], paths["generated"], paths.get("control"), Path(out), s)
         return run_audit(job)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 WINDOWS_HU: dict[str, tuple[float, float]] = {
     "full": (-1000.0, 1000.0),  # 7.84 HU per grey level
@@ -31,17 +31,17 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FINGERPRINT_", extra="forbid", frozen=True)
 
     # -- ingest: from files to slices
-    window_hu: tuple[float, float] = Field(
+    window_hu: Annotated[tuple[float, float], NoDecode] = Field(
         WINDOWS_HU["full"], description="HU shown as 0 and as 255; or a name: full, lung"
     )
     size_px: Annotated[int, Field(ge=32, le=512, multiple_of=32)] = Field(
         512, description="side of a stored slice"
     )
-    require: tuple[Literal["age", "sex"], ...] = Field(
+    require: Annotated[tuple[Literal["age", "sex"], ...], NoDecode] = Field(
         (), description="exclude scans that lack these (paper 000 requires both)"
     )
     hu: bool = Field(False, description="16-bit images hold Hounsfield units")
-    range: tuple[float, float] | None = Field(
+    range: Annotated[tuple[float, float] | None, NoDecode] = Field(
         None, description="values of float images shown as 0 and as 255"
     )
     orient: Orient | None = Field(
@@ -80,13 +80,14 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=0)] = Field(0, description="processes; 0: one per core")
     memory_gib: Annotated[float, Field(gt=0)] = Field(4.0, description="memory of one worker")
 
-    @field_validator("window_hu", mode="before")
+    @field_validator("window_hu", "range", "require", mode="before")
     @classmethod
-    def _named_window(cls, value: Any) -> Any:
+    def _written_plainly(cls, value: Any) -> Any:
+        """Take ``lung`` and ``0,1`` as a person writes them in a variable or a flag."""
         if isinstance(value, str) and value in WINDOWS_HU:
             return WINDOWS_HU[value]
-        if isinstance(value, str) and "," in value:
-            return tuple(value.split(","))
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.strip("[]() ").split(",") if part.strip())
         return value
 
     @model_validator(mode="after")

@@ -41,7 +41,7 @@ def verify(path: Path) -> Iterator[str]:
 
 
 def _verify_run(out: Path) -> Iterator[str]:
-    yield from _outputs(out)
+    yield from outputs(out)
     for file in sorted(out.glob("ledger/*/*.shard")):
         try:
             ledger.receipt(file)
@@ -51,7 +51,8 @@ def _verify_run(out: Path) -> Iterator[str]:
         yield from (f"{out.name}: corpora/{line}" for line in store.verify(corpus))
 
 
-def _outputs(out: Path) -> Iterator[str]:
+def outputs(out: Path) -> Iterator[str]:
+    """Yield one line for each output of a run that is not as it was left."""
     try:
         status = read_run(out)["status"]
     except (ValueError, ledger.Damaged) as error:
@@ -66,7 +67,7 @@ def _outputs(out: Path) -> Iterator[str]:
             return
     except FileNotFoundError:
         if status == "complete":
-            yield f"{out.name}: {MANIFEST} is missing"
+            yield f"{out.name}: {MANIFEST} is missing: the run was stopped at its end, run it again"
         return
     except (ValueError, KeyError, TypeError):
         yield f"{out.name}: {MANIFEST} is not what was written"

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import datetime
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fingerprint import phases, run, settings
+from fingerprint import lease, run, settings
 from fingerprint.corpus import identity, ingest, store
-from fingerprint.job import AuditJob, audit_job
+from fingerprint.job import audit_job
 from fingerprint.ledger import Execute, Phase
 from fingerprint.phases import Job, Watch, run_phase
-from fingerprint.report import build
-from fingerprint.verify import seal_run
 from flows import cluster, log
 
 logger = logging.getLogger(__name__)
@@ -86,7 +82,7 @@ def ingest_files(
     """
     how = how or How()
     s = _settings(settings_file, knobs)
-    with _private():
+    with run.private(), lease.lease(Path(out) / lease.NAME) as token:
         job = ingest.ingest_job(
             [Path(source) for source in sources],
             Path(out),
@@ -95,9 +91,10 @@ def ingest_files(
             key=identity.load_key(_path(key_file), create=True),
             participants=_path(participants),
             replace=replace,
+            lease=token,
         )
         with cluster.executor(how.cluster, s) as execute:
-            _ingest(job, execute, how)
+            run.run_ingest(job, execute, how.watch, how.step)
     return _judged(job)
 
 
@@ -129,10 +126,15 @@ def audit_sets(
     folder = Path(out) / datetime.date.today().isoformat() if dated else Path(out)
     sources = {"real": real, "generated": generated} | ({"control": controls} if controls else {})
     refused = []
-    with _private(), log.to_file(folder / "log.jsonl"), cluster.executor(how.cluster, s) as execute:
+    with (
+        run.private(),
+        lease.lease(folder / lease.NAME),
+        log.to_file(folder / "log.jsonl"),
+        cluster.executor(how.cluster, s) as execute,
+    ):
 
         def ingested(job: ingest.IngestJob) -> None:
-            _ingest(job, execute, how)
+            run.run_ingest(job, execute, how.watch, how.step)
             refused.append(_judged(job).refused)
 
         paths = {
@@ -140,29 +142,8 @@ def audit_sets(
             for role, source in sources.items()
         }
         job = audit_job(paths["real"], paths["generated"], paths.get("control"), folder, s)
-        _audit(job, execute, how)
-    return Audited(run.Run(job.out), "; ".join(filter(None, refused)))
-
-
-def _ingest(job: ingest.IngestJob, execute: Execute, how: How) -> None:
-    if job.sealed is None or job.files:
-        for phase in phases.INGEST:
-            how.step(phase, job, execute, how.watch)
-
-
-def _audit(job: AuditJob, execute: Execute, how: How) -> None:
-    """Run the phases; a report that says INCOMPLETE is left when one of them fails."""
-    try:
-        for phase in phases.AUDIT:
-            how.step(phase, job, execute, how.watch)
-        seal_run(job.out)
-    except BaseException:
-        try:
-            job.update(status="incomplete")
-            build.build(job.out)
-        except Exception as error:
-            logger.warning("no report of the unfinished run (%s)", type(error).__name__)
-        raise
+        done = run.run_audit(job, execute, how.watch, how.step)
+    return Audited(done, "; ".join(filter(None, refused)))
 
 
 def _judged(job: ingest.IngestJob) -> Ingested:
@@ -180,13 +161,3 @@ def _settings(file: str | None, knobs: Knobs | None) -> settings.Settings:
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
-
-
-@contextmanager
-def _private() -> Iterator[None]:
-    """Make every new file readable by its owner alone: reports show patients' slices."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)

@@ -233,16 +233,9 @@ def report(
     as_json: Json = False,
 ) -> int:
     """Build the report of a finished or broken run again."""
-    from fingerprint.report.build import build
-    from fingerprint.run import open_run
-    from fingerprint.verify import seal_run
-    from fingerprint.verify import verify as problems_of
+    from fingerprint.run import rebuild_report
 
-    complete = open_run(run).complete
-    problems = list(problems_of(run))
-    page = build(run, without_real_images=without_real_images)
-    if complete and not problems:  # else the seal of the run would vouch for what was changed
-        seal_run(run)
+    page, problems = rebuild_report(run, without_real_images=without_real_images)
     for problem in problems:
         _say(problem)
     code = DAMAGED if problems else DONE
@@ -376,7 +369,9 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     os.umask(0o077)
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the outcome stands
+    sys.exit(code)
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster, Status, as_completed
+from distributed.comm import CommClosedError
 
 from fingerprint import ledger
 from fingerprint.ledger import Execute, Incomplete, Receipt, Shard
@@ -44,6 +45,7 @@ ALLOWED_FAILURES = 1  # the second worker that dies makes a shard suspect
 MAX_FAILED = 8  # shards that may raise before no more are started: a full disk, say
 CLOSE_S = 10.0  # a cluster that takes longer to close is killed
 JOIN_S = 60  # a scheduler without any worker for so long is an error
+GONE = "the cluster went away; run the command again"
 POISON = "poison.json"
 
 THREADS = {
@@ -100,7 +102,8 @@ def _threads(settings: Settings) -> Iterator[Execute]:
     with ThreadPoolExecutor(lanes) as pool:
 
         def execute(folder: Path, shards: Sequence[Shard]) -> Iterator[Receipt]:
-            waiting, failed = iter(shards), []
+            waiting = iter(shards)
+            failed: list[BaseException] = []
             flying: set[Future[Receipt]] = set()
             while True:
                 if len(failed) < MAX_FAILED:
@@ -187,7 +190,10 @@ def _elsewhere(spec: str, address: str) -> Iterator[Execute]:
 def _sender(client: Client) -> Execute:
     def execute(folder: Path, shards: Sequence[Shard]) -> Iterator[Receipt]:
         _forgive(folder, {shard.key for shard in shards})
-        return _send(client, folder.resolve(), shards)
+        try:
+            yield from _send(client, folder.resolve(), shards)
+        except CommClosedError as error:
+            raise Incomplete(GONE) from error
 
     return execute
 
@@ -242,7 +248,7 @@ def _round(
 def _error_of(future: Any) -> BaseException | None:
     """Return why a future has no result; a cluster that went away is a run to be resumed."""
     if future.status in ("cancelled", "lost"):
-        return Incomplete("the cluster went away; run the command again")
+        return Incomplete(GONE)
     return None if future.status == "finished" else future.exception()
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 OURS = ("fingerprint", "flows")
+DEEPEST = 10  # exceptions in a chain
 Raised = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 
@@ -33,7 +34,7 @@ class JsonLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Append one line."""
         when = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
-        line = {
+        line: dict[str, object] = {
             "time": when.isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
@@ -51,13 +52,16 @@ class JsonLines(logging.Handler):
 
 
 def frames(raised: Raised) -> dict[str, object]:
-    """Return the types of a chain of exceptions and where the last was raised, without its text."""
-    types, error = [], raised[1]
-    while error is not None and len(types) < 10:
+    """Return the types of a chain of exceptions and where each was raised, without their text."""
+    types: list[str] = []
+    where: list[str] = []
+    error, trace = raised[1], raised[2]
+    while error is not None and len(types) < DEEPEST:
         types.append(type(error).__name__)
+        found = traceback.extract_tb(trace)
+        where += [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in found]
         error = error.__cause__ or error.__context__
-    found = traceback.extract_tb(raised[2])
-    where = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in found]
+        trace = error.__traceback__ if error is not None else None
     return {"exception": types, "traceback": where}
 
 

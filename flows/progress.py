@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -52,10 +52,19 @@ def bars() -> Iterator[Watch]:
 
         def watch(phase: str, done: int, planned: int) -> None:
             if done == 0 or phase not in rows:
-                rows[phase] = progress.add_task(phase, total=max(planned, 1))
-            progress.update(rows[phase], completed=done if planned else 1)
+                _fill(progress, rows.values())
+                rows[phase] = progress.add_task(phase, total=planned or None)
+            progress.update(rows[phase], completed=done)
 
         yield watch
+        _fill(progress, rows.values())
+
+
+def _fill(progress: Progress, rows: Iterable[TaskID]) -> None:
+    """Show phases as done; one without shards moves to and fro until then."""
+    for row in rows:
+        total = progress.tasks[row].total or 1
+        progress.update(row, total=total, completed=total)
 
 
 def lines(say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Watch:

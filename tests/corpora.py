@@ -38,12 +38,12 @@ def label_rows(
     )
 
 
-def series_rows(rows: pd.DataFrame) -> pd.DataFrame:
+def series_rows(rows: pd.DataFrame, spacing_mm: float = 1.0) -> pd.DataFrame:
     groups = rows.groupby("series", sort=False)
     table = groups.first().reset_index()
     table["n_slices"] = groups.size().to_numpy()
     for name in ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm"):
-        table[name] = 1.0
+        table[name] = spacing_mm
     table["origin_y_mm"], table["origin_x_mm"] = -100.0, -100.0
     table["source_digest"], table["notes"] = "0" * 64, ""
     return table[list(store.SERIES)]
@@ -84,5 +84,8 @@ def make_corpus(
         "made_with": {},
         "summary": {"participants": len(set(participants)), "rejected": {}, "seen": len(rows)},
     }
-    seal.seal(path, all_rows, series_rows(all_rows), head, written, {"rejections.tsv": HEAD})
+    spacing_mm = np.nan if native_px else 1.0  # images that were enlarged have no geometry
+    seal.seal(
+        path, all_rows, series_rows(all_rows, spacing_mm), head, written, {"rejections.tsv": HEAD}
+    )
     return store.open_corpus(path)

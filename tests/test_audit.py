@@ -17,7 +17,8 @@ from fingerprint import ledger, open_run
 from fingerprint.corpus import store
 from fingerprint.job import AuditJob, audit_job
 from fingerprint.ledger import Incomplete
-from fingerprint.run import run_audit
+from fingerprint.run import rebuild_report, run_audit
+from fingerprint.search.raw import as_smooth_as
 from fingerprint.settings import Settings
 from fingerprint.verify import verify
 
@@ -124,6 +125,7 @@ def test_capped_compares_an_equal_number_of_slices_per_patient(tmp_path: Path) -
     assert (matrix["r"].sel(slices="capped") <= matrix["r"].sel(slices="all")).all()
     used = matrix["slice"].sel(slices="capped", stage="raw").isel(patient=0)
     assert set(used.to_numpy().tolist()) <= {1, 5}
+    assert (used >= 0).all()
 
 
 def test_controls_drawn_from_the_corpus_leave_their_own_patient_out(
@@ -132,9 +134,18 @@ def test_controls_drawn_from_the_corpus_leave_their_own_patient_out(
     matrix = run_audit(job_of(world, tmp_path / "out", controls=False)).correlation
     controls = matrix.isel(query=(matrix["query_set"] == "control").to_numpy())
     assert controls.sizes["query"] == 4
-    left_out = np.isnan(controls["r"].sel(stage="raw", slices="all")).sum("patient")
-    assert (left_out >= 1).all()
-    assert (controls["r"].max() < 1.0) or PATIENTS[5] != PATIENTS[13]
+    real = store.open_corpus(world / "real")
+    tokens = ["c_" + t for t in real.label("token")]
+    drawn = [tokens.index(q) for q in controls["query"].to_numpy()]
+    names = matrix["patient"].to_numpy().tolist()
+    who = [names.index(p) for p in PATIENTS]
+    assert len({who[i] for i in drawn}) == 4
+    own = [who[i] for i in drawn]
+    pixels = real.read(0, 24)
+    r, at = best_per_patient(pixels[drawn], pixels, who, len(names), own)
+    cell = controls.sel(stage="raw", slices="all")
+    np.testing.assert_array_equal(cell["r"], r)
+    np.testing.assert_array_equal(cell["slice"], at)
 
 
 def test_a_corpus_against_itself_compares_other_patients_only(world: Path, tmp_path: Path) -> None:
@@ -272,11 +283,68 @@ def test_controls_of_enlarged_images_are_made_as_smooth(tmp_path: Path) -> None:
     rng = np.random.default_rng(6)
     real = textures(rng, 12, 64)
     make_corpus(tmp_path / "real", real, PATIENTS[:12])
-    make_corpus(tmp_path / "gen", textures(rng, 3, 64), [""] * 3, set_name="generated")
-    sharp = run_audit(audit_job(tmp_path / "real", tmp_path / "gen", None, tmp_path / "a", SMALL))
     low = textures(rng, 3, 64)
     make_corpus(tmp_path / "low", low, [""] * 3, set_name="generated", native_px=16)
-    smooth = run_audit(audit_job(tmp_path / "real", tmp_path / "low", None, tmp_path / "b", SMALL))
-    one, other = (r.correlation["r"].isel(query=slice(3, None)).to_numpy() for r in (sharp, smooth))
-    assert one.shape == other.shape
-    assert not np.array_equal(one, other, equal_nan=True)
+    job = audit_job(tmp_path / "real", tmp_path / "low", None, tmp_path / "b", SMALL)
+    matrix = run_audit(job).correlation
+    controls = matrix.isel(query=slice(3, None)).sel(stage="raw", slices="all")
+    corpus = store.open_corpus(tmp_path / "real")
+    tokens = ["c_" + t for t in corpus.label("token")]
+    drawn = [tokens.index(q) for q in controls["query"].to_numpy()]
+    names = matrix["patient"].to_numpy().tolist()
+    who = [names.index(p) for p in PATIENTS[:12]]
+    smooth = as_smooth_as(16, real[drawn])
+    r, _ = best_per_patient(smooth, real, who, len(names), [who[i] for i in drawn])
+    np.testing.assert_array_equal(controls["r"], r)
+
+
+def test_a_corpus_that_is_rebuilt_during_the_search_is_noticed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    make_corpus(tmp_path / "real", textures(rng, 8), PATIENTS[:8])
+    make_corpus(tmp_path / "gen", textures(rng, 3), [""] * 3, set_name="generated")
+    job = audit_job(tmp_path / "real", tmp_path / "gen", None, tmp_path / "out", SMALL)
+
+    def rebuilding(folder: Path, shards: Sequence[ledger.Shard]) -> Iterator[ledger.Receipt]:
+        if shards:
+            shutil.rmtree(tmp_path / "real")
+            make_corpus(tmp_path / "real", textures(rng, 8), PATIENTS[:8])
+        return ledger.in_this_process(folder, shards)
+
+    with pytest.raises(ledger.Damaged, match="changed while it was searched"):
+        run_audit(job, rebuilding)
+
+
+def test_a_patient_on_both_sides_stops_the_run(world: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    make_corpus(tmp_path / "control", textures(rng, 2), PATIENTS[:2], set_name="control")
+    job = audit_job(
+        world / "real", world / "generated", tmp_path / "control", tmp_path / "out", SMALL
+    )
+    with pytest.raises(ValueError, match="1 patients are in the real corpus too"):
+        run_audit(job)
+
+
+def test_a_search_that_does_not_fit_is_refused_before_it_starts(
+    world: Path, tmp_path: Path
+) -> None:
+    job = job_of(world, tmp_path / "out", Settings(memory_gib=0.0001, controls=4))
+    with pytest.raises(ValueError, match="memory_gib: one tile needs"):
+        run_audit(job)
+
+
+def test_a_run_stopped_before_its_seal_is_not_complete(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_audit(job_of(world, out))
+    (out / "manifest.json").unlink()
+    assert open_run(out).exit_code == 4
+    assert any("stopped at its end" in line for line in verify(out))
+    assert run_audit(job_of(world, out)).exit_code == 10
+    assert list(verify(out)) == []
+
+
+def test_a_rebuilt_report_belongs_to_the_run(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_audit(job_of(world, out))
+    rebuild_report(out)
+    rebuild_report(out, without_real_images=True)
+    assert list(verify(out)) == []

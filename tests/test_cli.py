@@ -373,3 +373,15 @@ def test_log_file_is_json_lines_without_the_text_of_exceptions(tmp_path):
     assert last["exception"] == ["ValueError"]
     assert "MUSTERMANN" not in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_bars_end_full_with_and_without_shards(monkeypatch):
+    with progress.bars() as watch:
+        shown = next(
+            c.cell_contents for c in watch.__closure__ if hasattr(c.cell_contents, "tasks")
+        )
+        watch("search", 0, 4)
+        watch("search", 4, 4)
+        watch("match", 0, 0)
+        assert [task.finished for task in shown.tasks] == [True, False]
+    assert [task.finished for task in shown.tasks] == [True, True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -94,6 +95,22 @@ def test_killed_worker_costs_only_another_try(local, tmp_path):
     rest = list(receipts)
     assert {r.key for r in [first, *rest]} == {s.key for s in shards}
     quick = toys.squares(toys.Toy(tmp_path, n=8))
+    assert toys.files(tmp_path / "a") == expected(tmp_path / "b", quick)
+
+
+@pytest.mark.slow
+def test_many_random_kills_change_nothing(tmp_path):
+    draw = random.Random(20250123)
+    n, kills = 60, 20
+    shards = toys.logged_squares(toys.Toy(tmp_path / "a", n=n, seconds=0.2))
+    with cluster.executor("local", SETTINGS) as execute:
+        for done, _ in enumerate(execute(tmp_path / "a", shards), 1):
+            if done % 2 == 0 and done <= 2 * kills:
+                os.kill(draw.choice(workers()).pid, signal.SIGKILL)  # one is always there
+    missing = [s for s in shards if not ledger.is_done(tmp_path / "a", s)]
+    assert missing == []
+    assert toys.tries(tmp_path / "a") <= n + kills
+    quick = toys.squares(toys.Toy(tmp_path, n=n))
     assert toys.files(tmp_path / "a") == expected(tmp_path / "b", quick)
 
 

@@ -371,3 +371,39 @@ def test_server_dies_with_its_parent_even_under_kill_9(home, monkeypatch, wait_s
     parent.wait()
     parent.stdout.close()
     assert wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+# -- a deployment
+
+
+def prefect_command(*argv: str, cwd: Path) -> str:
+    """Run Prefect's own command line against the server of these tests."""
+    program = [str(Path(sys.executable).parent / "prefect"), *argv]
+    done = subprocess.run(program, cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_deployment_runs_in_a_worker_and_ends_named_copies_found(api, sets, tmp_path):
+    page = (Path(__file__).parent.parent / "deploy" / "prefect.yaml").read_text()
+    (tmp_path / "knobs.toml").write_text("\n".join(f"{k} = {v}" for k, v in KNOBS.items()))
+    for old, new in {
+        "/srv/fingerprint/settings.toml": str(tmp_path / "knobs.toml"),
+        "/srv/fingerprint/audits": str(tmp_path / "audits"),
+        "/srv/fingerprint/generated": sets["copied"],
+        "/srv/fingerprint/real": sets["real"],
+    }.items():
+        page = page.replace(old, new)
+    (tmp_path / "prefect.yaml").write_text(page)
+    prefect_command("work-pool", "create", "fingerprint", "--type", "process", cwd=tmp_path)
+    prefect_command("--no-prompt", "deploy", "--all", cwd=tmp_path)
+    prefect_command("deployment", "run", "audit/weekly", cwd=tmp_path)
+    known = api.read_deployment_by_name("audit/weekly")
+    assert known.concurrency_options.collision_strategy.value == "CANCEL_NEW"
+    prefect_command("worker", "start", "--pool", "fingerprint", "--run-once", cwd=tmp_path)
+    only = DeploymentFilter(id=DeploymentFilterId(any_=[known.id]))
+    runs = api.read_flow_runs(deployment_filter=only)
+    assert [r.state.name for r in runs if not r.state.is_scheduled()] == ["CopiesFound"]
+    (report,) = (tmp_path / "audits").glob("20??-??-??/report.html")
+    assert report.stat().st_mode & 0o777 == 0o600

@@ -90,6 +90,16 @@ def test_every_file_is_accepted_excluded_or_rejected(
     assert list(store.verify(corpus.path)) == []
 
 
+def test_files_are_accounted_for_when_shards_say_different_things(
+    tmp_path: Path, hospital: Path, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "SURVEY_FILES", 2)
+    monkeypatch.setattr(ingest, "READ_SLICES", 2)
+    s = run(key, hospital, tmp_path / "real").summary
+    assert s["rejected"] == {"empty_file": 1, "hostile_name": 1, "truncated": 1, "unreadable": 1}
+    assert s["accepted"] + sum(s["excluded"].values()) + 4 == s["seen"]
+
+
 def test_slices_are_ordered_by_participant_scan_and_position(
     tmp_path: Path, hospital: Path, key: Key
 ) -> None:

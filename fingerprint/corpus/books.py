@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from fingerprint.corpus import store, tables
+from fingerprint.corpus.identity import Key
 from fingerprint.corpus.source import SourceFile
 from fingerprint.ledger import Damaged, replacing
 
@@ -42,7 +43,9 @@ FILES: dict[str, str] = {
     "high": "float64",
     "frames": "int64",
     "flags": "object",
+    "told": "object",
 }
+NAMED = "named_by_file"  # a NIfTI file that no table speaks of: its name stands in for a patient
 _BLANK = {"object": "", "int64": 0, "float64": np.nan}
 NAMES = ("files", "slices", "series")
 
@@ -61,7 +64,7 @@ class Book:
         return cls(_frame([], FILES), _frame([], store.LABELS), _frame([], store.SERIES))
 
     @classmethod
-    def of_files(cls, files: Sequence[SourceFile]) -> Book:
+    def of_files(cls, files: Sequence[SourceFile], key: Key) -> Book:
         """Open the account: one row per file, some of them refused by name already."""
         columns = {
             "token": [f.token for f in files],
@@ -71,6 +74,7 @@ class Book:
             "code": [f.code for f in files],
             "reason": [f.reason for f in files],
             "age": np.full(len(files), -1),
+            "told": [f.told(key) for f in files],
         }
         return replace(cls.empty(), files=_frame(columns, FILES))
 
@@ -90,17 +94,13 @@ class Book:
 
     def with_outcomes(self, outcomes: Sequence[pd.DataFrame]) -> Book:
         """Enter rows by token (made by `outcomes_of`); columns that they do not name stay."""
-        rows = [table for table in outcomes if len(table)]
-        if not rows:
-            return self
-        new = pd.concat(rows, ignore_index=True)
-        at = pd.Index(self.files["token"]).get_indexer(new["token"])
-        files = self.files.copy()
-        for name in new.columns:
-            values = files[name].to_numpy(copy=True)
-            values[at] = new[name].to_numpy()
-            files[name] = values
-        return replace(self, files=files)
+        index = pd.Index(self.files["token"])
+        columns = {name: self.files[name].to_numpy(copy=True) for name in FILES}
+        for table in outcomes:  # one by one: shards name different columns
+            at = index.get_indexer(table["token"])
+            for name in table.columns:
+                columns[name][at] = table[name].to_numpy()
+        return replace(self, files=pd.DataFrame(columns))
 
     def with_series(self, rows: Sequence[Mapping[str, Any]]) -> Book:
         """Add stacks of slices."""
@@ -116,8 +116,9 @@ class Book:
         """Append a part."""
         slices = _frame(new.slices.assign(part=part), store.LABELS)
         series = _frame(new.series.assign(part=part), store.SERIES)
+        tried_again = self.files["token"].isin(new.files["token"])
         return Book(
-            _concat(self.files, new.files),
+            _concat(self.files[~tried_again], new.files),
             _concat(self.slices, slices),
             _concat(self.series, series),
         )
@@ -127,9 +128,14 @@ class Book:
         """The files that are neither excluded nor rejected."""
         return self.files[(self.files["code"] == "") & (self.files["reason"] == "")]
 
-    def value_range(self) -> tuple[float, float] | None:
-        """Range of float images if the whole set shows it: [0, 1] or [-1, 1]; else None."""
+    def value_range(self, sealed: Sequence[float] | None) -> tuple[float, float] | None:
+        """Range of float images if the whole set shows it: [0, 1] or [-1, 1]; else None.
+
+        One mapping per set: what the sealed parts were mapped with holds for the new one too.
+        """
         floats = self.readable[self.readable["pixel"] == "float"]
+        if sealed is not None:
+            return float(sealed[0]), float(sealed[1])
         for low, high in ((0.0, 1.0), (-1.0, 1.0)):
             if len(floats) and floats["low"].min() >= low and floats["high"].max() <= high:
                 return low, high
@@ -143,17 +149,17 @@ class Book:
     def summary(self, set_name: str) -> dict[str, Any]:
         """Return the data table of paper 000 for this corpus, and how participants are known."""
         files, slices, series = self.files, self.slices, self.series
+        excluded, rejected = _counts(files["reason"]), _counts(files["code"])
+        if len(self.readable) + sum(excluded.values()) + sum(rejected.values()) != len(files):
+            raise RuntimeError("summary: accepted + excluded + rejected is not what was seen")
         people = series.drop_duplicates("participant")
         per_scan = slices.groupby("scan").size()
         return {
             "seen": len(files),
             "accepted": len(self.readable),
-            "excluded": _counts(files["reason"]),
-            "rejected": _counts(files["code"]),
+            "excluded": excluded,
+            "rejected": rejected,
             "bytes_in": int(self.readable["bytes"].sum()),
-            "bytes_out": int(len(slices)) * int(slices["native_px"].max() or 0) ** 2
-            if len(slices)
-            else 0,
             "scans": int(slices["scan"].nunique()),
             "series": len(series),
             "participants": int((people["participant"] != "").sum()),
@@ -166,14 +172,14 @@ class Book:
             "no_age": int((people["age"] < 0).sum()),
             "no_sex": int((people["sex"] == "").sum()),
             "flags": _counts(self.readable["flags"].str.split(",").explode()),
-            "participants_known": _how_known(slices, set_name),
+            "participants_known": _how_known(slices, self.readable["flags"], set_name),
             "notes": self._notes(),
         }
 
     def _notes(self) -> list[str]:
         notes = {note for text in self.series["notes"] for note in str(text).split("; ") if note}
         if (self.readable["pixel"] == "float").any():
-            notes.add(f"float images mapped to grey levels from {self.value_range()}")
+            notes.add("float images: one range of values was mapped to grey levels")
         return sorted(notes)
 
     def sidecars(self) -> dict[str, bytes]:
@@ -236,9 +242,11 @@ def read_book(corpus: store.Corpus) -> Book:
     return Book(files, corpus.slices, corpus.scans)
 
 
-def _how_known(slices: pd.DataFrame, set_name: str) -> str:
+def _how_known(slices: pd.DataFrame, flags: pd.Series, set_name: str) -> str:
     if set_name == "generated":
         return "not needed"
+    if flags.str.contains(NAMED).any():
+        return "file names"
     if slices["participant"].str.startswith("C").any():
         return "clusters"
     return "known"

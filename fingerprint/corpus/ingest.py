@@ -29,9 +29,9 @@ from fingerprint import lease as leases
 from fingerprint import ledger
 from fingerprint.corpus import seal, store, tables
 from fingerprint.corpus.books import Book, outcomes_of, read_book
-from fingerprint.corpus.identity import Key
-from fingerprint.corpus.reading import Unit, mids_of, order, read_units, survey_files, units_of
-from fingerprint.corpus.scan import ReadOptions, Rejected
+from fingerprint.corpus.identity import Key, pseudonym
+from fingerprint.corpus.reading import Unit, order, read_units, survey_files, units_of
+from fingerprint.corpus.scan import ReadOptions
 from fingerprint.corpus.source import SourceFile, walk
 from fingerprint.ledger import Counts, Damaged, Incomplete, Phase, Shard, Values, shard
 from fingerprint.settings import Settings
@@ -39,6 +39,8 @@ from fingerprint.settings import Settings
 SURVEY_FILES = 512
 READ_SLICES = 1024
 WRITE_CHUNKS = 16
+LIMITS = ("reader_memory_gib", "reader_cpu_s")
+TRY_AGAIN = ("reader_died", "not_listed", "no_patient")  # the cause may lie outside the file
 MADE_WITH = ("window_hu", "size_px", "chunk_slices", "require", "hu", "range", "orient")
 
 
@@ -100,7 +102,7 @@ def ingest_job(
         raise ValueError(f"set: one of real, generated, control; got {set_name!r}")
     out = Path(out)
     seal.recover(out)
-    ledger.clean(out / ".ingest" / "ledger")
+    _clean(out)
     files = walk(
         [Path(s) for s in sources],
         key,
@@ -121,7 +123,21 @@ def ingest_job(
             raise ValueError(f"out: {out} is not empty and not a corpus; choose another folder")
         return job
     _same_settings(job, job.sealed)
-    return dataclasses.replace(job, files=tuple(_new_files(job, job.sealed)))
+    job = dataclasses.replace(job, files=tuple(_new_files(job, job.sealed)))
+    if job.files and job.sealed and job.sealed.summary["participants_known"] == "clusters":
+        raise ValueError(
+            f"participants: {out} has clusters of near-duplicates for patients and cannot grow "
+            "(a new image may join two); give slices.tsv, or rebuild it with --replace"
+        )
+    return job
+
+
+def _clean(out: Path) -> None:
+    """Remove what killed writers of this corpus left half written."""
+    ledger.clean(out / ".ingest" / "ledger")
+    for base in (out, out / seal.STAGED):
+        for orphan in base.glob("*/c/*/0/*.wip"):
+            orphan.unlink()
 
 
 def _same_settings(job: IngestJob, corpus: store.Corpus) -> None:
@@ -141,22 +157,36 @@ def _same_settings(job: IngestJob, corpus: store.Corpus) -> None:
 
 
 def _new_files(job: IngestJob, corpus: store.Corpus) -> Iterator[SourceFile]:
-    known = read_book(corpus).files.set_index("token")
-    changed = 0
+    known = {row.token: row for row in read_book(corpus).files.itertuples(index=False)}
+    changed = told = 0
     for file in job.files:
-        if file.token not in known.index:
+        row = known.get(file.token)
+        if row is None or row.code in TRY_AGAIN:
             yield file
             continue
-        row = known.loc[file.token]
+        told += file.told(job.key) != row.told
         stat = (file.size, file.mtime_ns, file.ctime_ns)
-        if stat == (row["bytes"], row["mtime_ns"], row["ctime_ns"]) or not row["sha256"]:
-            continue
-        changed += hashlib.sha256(file.path.read_bytes()).hexdigest() != row["sha256"]
-    if changed:
+        if stat != (row.bytes, row.mtime_ns, row.ctime_ns) and row.sha256:
+            with file.path.open("rb") as data:
+                changed += hashlib.file_digest(data, "sha256").hexdigest() != row.sha256
+    told += _told_otherwise(job, corpus)
+    if changed or told:
         raise Damaged(
-            f"source_changed: {changed} files differ from what {job.corpus.name} was made of; "
-            "restore them, or rebuild the corpus with --replace"
+            f"source_changed: {changed} files differ from what {job.corpus.name} was made of, and "
+            f"the tables say something else of {told}; restore them, or rebuild with --replace"
         )
+
+
+def _told_otherwise(job: IngestJob, corpus: store.Corpus) -> int:
+    """Count the people of whom participants.tsv now says something else than the corpus."""
+    there = corpus.scans.drop_duplicates("participant").set_index("participant")
+    changed = 0
+    for name, person in job.people.items():
+        who = pseudonym(job.key, name)
+        if who in there.index:
+            sex, age = there.loc[who, "sex"], there.loc[who, "age"]
+            changed += bool(person.sex and person.sex != sex) or 0 <= person.age_y != age
+    return changed
 
 
 # -- survey
@@ -171,10 +201,12 @@ def _plan_survey(job: IngestJob) -> list[Shard]:
             "survey",
             SURVEY.version,
             {
-                "files": [(f.token, f.size, f.mtime_ns) for f in batch],
+                "files": [
+                    (f.token, f.size, f.mtime_ns, f.ctime_ns, f.told(job.key)) for f in batch
+                ],
                 "key": job.key.key_id,
                 "people": ledger.digest_of({k: [v.sex, v.age_y] for k, v in job.people.items()}),
-                "settings": settings.matters_to("participant_from"),
+                "settings": settings.matters_to(*LIMITS, "size_px"),
             },
             survey_files,
             batch,
@@ -188,7 +220,7 @@ def _plan_survey(job: IngestJob) -> list[Shard]:
 
 
 def _finish_survey(job: IngestJob, values: Iterator[Values]) -> None:
-    book = Book.of_files(job.files)
+    book = Book.of_files(job.files, job.key)
     headers = [outcomes_of(json.loads(bytes(value["rows"]))) for value in values]
     book = book.with_headers(headers, job.settings.require)
     book.save(job.note("survey"))
@@ -211,7 +243,7 @@ def _options(job: IngestJob, value_range: tuple[float, float] | None = None) -> 
 
 def _plan_read(job: IngestJob) -> list[Shard]:
     book = Book.load(job.note("survey"))
-    options = _options(job, book.value_range())
+    options = _options(job, _value_range(job, book))
     return [
         shard(
             "read",
@@ -220,6 +252,7 @@ def _plan_read(job: IngestJob) -> list[Shard]:
                 "units": [u.depends() for u in batch],
                 "options": [str(v) for v in options.__dict__.values()],
                 "key": job.key.key_id,
+                "settings": job.settings.matters_to(*LIMITS),
             },
             read_units,
             batch,
@@ -229,6 +262,10 @@ def _plan_read(job: IngestJob) -> list[Shard]:
         )
         for batch in _batches(units_of(book, job.files))
     ]
+
+
+def _value_range(job: IngestJob, book: Book) -> tuple[float, float] | None:
+    return book.value_range(job.sealed.head.get("value_range") if job.sealed else None)
 
 
 def _batches(units: Sequence[Unit]) -> Iterator[list[Unit]]:
@@ -252,7 +289,7 @@ def _finish_read(job: IngestJob, values: Iterator[Values]) -> None:
         files.append(outcomes_of(read["files"]))
         slices.append(pd.DataFrame(read["slices"]).assign(shard=piece.key))
         series += read["series"]
-        mids.append(mids_of(value))
+        mids.append(np.asarray(value["mids"], np.uint8))
     book = book.with_outcomes(files).with_series(series)
     if not series:
         book.save(job.note("read"))
@@ -296,7 +333,20 @@ def _plan_write(job: IngestJob) -> list[Shard]:
                 job.replacing,
             )
         )
+    _forget_lost_chunks(job, shards)
     return shards
+
+
+def _forget_lost_chunks(job: IngestJob, shards: Sequence[Shard]) -> None:
+    """Take back the shards whose chunks are no longer there as written: they are done again."""
+    for one in shards:
+        path = ledger.path_of(job.ledger, one)
+        try:
+            entries = json.loads(bytes(ledger.read(path)["entries"]))
+        except (FileNotFoundError, Damaged):
+            continue
+        if not all(seal.is_written(job.corpus, name, entries[name]) for name in entries):
+            path.unlink()
 
 
 def _write_band(
@@ -342,8 +392,6 @@ def _finish_write(job: IngestJob, values: Iterator[Values]) -> None:
 
 def _finish_seal(job: IngestJob, values: Iterator[Values]) -> None:
     del values
-    if not job.files:
-        return _leave(job)
     new = Book.load(job.note("read"))
     old = read_book(job.sealed) if job.sealed else Book.empty()
     book = old.plus(new, part=len(job.sealed.head["parts"]) if job.sealed else 0)
@@ -360,11 +408,18 @@ def _finish_seal(job: IngestJob, values: Iterator[Values]) -> None:
         "chunk_slices": job.settings.chunk_slices,
         "parts": parts,
         "made_with": made_with,
-        "summary": book.summary(job.set_name),
+        "value_range": _value_range(job, new),
+        "derived": dict.fromkeys(store.SMALLER, 1),
+        "summary": book.summary(job.set_name) | {"bytes_out": 0},
     }
     if job.lease and not leases.held(job.corpus / leases.NAME, job.lease):
         raise Incomplete(f"{job.corpus}: another process took this corpus over; run again")
     written = json.loads(job.note("written.json").read_bytes())
+    kept = job.sealed.manifest if job.sealed else {}
+    chunks = {k: v for k, v in kept.items() if store.is_chunk(k)} | written
+    attributes["summary"] = book.summary(job.set_name) | {
+        "bytes_out": sum(entry[0] for entry in chunks.values())
+    }
     seal.seal(
         job.corpus,
         book.slices,
@@ -374,10 +429,11 @@ def _finish_seal(job: IngestJob, values: Iterator[Values]) -> None:
         book.sidecars(),
         replacing=job.replacing,
     )
-    _leave(job)
+    leave(job)
 
 
-def _leave(job: IngestJob) -> None:
+def leave(job: IngestJob) -> None:
+    """Remove the working folder of an ingest that is sealed."""
     shutil.rmtree(job.corpus / ".ingest", ignore_errors=True)
 
 
@@ -412,6 +468,3 @@ def rejected_paths(job: IngestJob) -> Iterator[tuple[Path, str, str]]:
         if file.token in refused.index:
             row = refused.loc[file.token]
             yield file.path, str(row["code"]), str(row["detail"])
-
-
-__all__ = ["READ", "SEAL", "SURVEY", "WRITE", "IngestJob", "Rejected", "ingest_job"]

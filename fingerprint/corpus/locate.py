@@ -12,7 +12,7 @@ from pathlib import Path
 from fingerprint.corpus.identity import Key, pseudonym, token
 from fingerprint.corpus.readers import Reader
 from fingerprint.corpus.scan import ReadOptions, Rejected
-from fingerprint.corpus.source import SourceFile, walk, who_of_nifti
+from fingerprint.corpus.source import SourceFile, walk
 
 BATCH = 256
 MOST_FRAMES = 4096
@@ -65,5 +65,4 @@ def _who(file: SourceFile, answer: object) -> str | None:
     """Whose file it is, by the same rules as at ingest."""
     if isinstance(answer, Rejected) or not isinstance(answer, list):
         return file.participant
-    who: str | None = answer[0].patient or file.participant
-    return who_of_nifti(file.path) if who is None and answer[0].kind == "nifti" else who
+    return answer[0].patient or file.participant

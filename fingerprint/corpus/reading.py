@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 
 from fingerprint import ledger
 from fingerprint.corpus import store, tables
-from fingerprint.corpus.books import Book
+from fingerprint.corpus.books import NAMED, Book
 from fingerprint.corpus.clusters import clusters
 from fingerprint.corpus.identity import Key, pseudonym, scan_id, token
 from fingerprint.corpus.readers import Reader
-from fingerprint.corpus.scan import Header, ReadOptions, Rejected, Scan, Stack
-from fingerprint.corpus.source import SourceFile, who_of_nifti
+from fingerprint.corpus.scan import Header, ReadOptions, Rejected, Scan, Stack, sums
+from fingerprint.corpus.source import SourceFile
 from fingerprint.corpus.window import fit
 from fingerprint.ledger import Counts, Values
 
 MID_PX = 128
-UNREADABLE = {"unreadable", "truncated", "damaged", "empty_file", "reader_died"}
+LOST = {"truncated", "damaged", "reader_died"}  # a slice that was there, not a letter beside it
 UNKNOWN = tables.Person(sex="", age_y=-1)
 
 
@@ -67,11 +67,12 @@ def _surveyed(
     file: SourceFile, header: Header, people: Mapping[str, tables.Person], key: Key
 ) -> dict[str, Any]:
     who = header.patient or file.participant
-    if who is None and header.kind == "nifti":
-        who = who_of_nifti(file.path)
     person = people.get(who, UNKNOWN) if who is not None else UNKNOWN
     participant = pseudonym(key, who) if who is not None else ""
     scan = header.acquisition or file.scan or file.token
+    flags = header.flags
+    if header.kind == "nifti" and who not in people and not str(who).startswith("sub-"):
+        flags = (*flags, NAMED)
     return {
         "token": file.token,
         "kind": header.kind,
@@ -79,13 +80,13 @@ def _surveyed(
         "scan": scan_id(key, f"{who}\n{scan}"),
         "series": scan_id(key, f"{who}\n{header.series or file.scan or file.token}"),
         "sex": person.sex or header.sex or file.sex,
-        "age": max(person.age_y, header.age_y, file.age_y),
+        "age": next((a for a in (person.age_y, header.age_y, file.age_y) if a >= 0), -1),
         "z_mm": file.z_mm,
         "pixel": header.pixel if header.kind == "image" else "",
         "low": header.low,
         "high": header.high,
         "frames": header.frames,
-        "flags": ",".join(header.flags),
+        "flags": ",".join(flags),
     }
 
 
@@ -106,7 +107,7 @@ class Unit:
 
     def depends(self) -> list[Any]:
         """Return what decides the result of reading it, without a path."""
-        files = [(f.token, f.size, f.mtime_ns) for f in self.files]
+        files = [(f.token, f.size, f.mtime_ns, f.ctime_ns) for f in self.files]
         z = [None if np.isnan(v) else v for v in self.z_mm]
         who = [self.series, self.scan, self.participant, self.sex, self.age]
         return [*who, files, z, self.lost]
@@ -116,7 +117,7 @@ def units_of(book: Book, files: Sequence[SourceFile]) -> list[Unit]:
     """Group the readable files into stacks, in the order (participant, scan, series)."""
     where = {f.token: f for f in files}
     codes = dict(zip(book.files["token"], book.files["code"], strict=True))
-    unreadable = Counter(f.folder for f in files if codes.get(f.token) in UNREADABLE)
+    lost = Counter(f.folder for f in files if codes.get(f.token) in LOST)
     rows = book.readable.sort_values(["participant", "scan", "series", "z_mm", "token"])
     units = []
     for _, group in itertools.groupby(rows.itertuples(index=False), lambda row: row.series):
@@ -133,7 +134,7 @@ def units_of(book: Book, files: Sequence[SourceFile]) -> list[Unit]:
                 frames=sum(row.frames for row in members),
                 files=stack,
                 z_mm=tuple(row.z_mm for row in members),
-                lost=sum(unreadable[folder] for folder in {f.folder for f in stack}),
+                lost=sum(lost[folder] for folder in {f.folder for f in stack}),
             )
         )
     return units
@@ -185,8 +186,7 @@ def _outcomes(unit: Unit, stack: Stack, hashes: Sequence[str]) -> list[dict[str,
 
 
 def _slice_rows(unit: Unit, scan: Scan, member: str, key: Key) -> list[dict[str, Any]]:
-    flat = scan.pixels.reshape(len(scan.pixels), -1).astype(np.int64)
-    sums, squares = flat.sum(1), np.einsum("ij,ij->i", flat, flat)
+    total, squares = sums(scan.pixels)
     frames = np.bincount(scan.source, minlength=len(unit.files))
     seen = np.zeros(len(unit.files), np.int64)
     rows = []
@@ -206,7 +206,7 @@ def _slice_rows(unit: Unit, scan: Scan, member: str, key: Key) -> list[dict[str,
                 "sex": unit.sex,
                 "age": unit.age,
                 "region": "",
-                "sum": int(sums[i]),
+                "sum": int(total[i]),
                 "sum_of_squares": int(squares[i]),
                 "native_px": scan.native_px,
                 "token": name,
@@ -243,14 +243,12 @@ def _mid(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def mids_of(value: Values) -> NDArray[np.uint8]:
-    """Return the small images of a shard's slices whose participant is unknown."""
-    mids = np.asarray(value["mids"], np.uint8)
-    return mids
+    """Digest of a file, "" if it cannot be opened: the reader gave it a code already."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def order(slices: pd.DataFrame, mids: Sequence[NDArray[np.uint8]], set_name: str) -> pd.DataFrame:

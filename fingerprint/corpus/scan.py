@@ -166,6 +166,14 @@ class Scan:
     notes: tuple[str, ...] = field(default=())
 
 
+def sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sum and sum of squares of each image (n, h, w), exact; one image at a time, in int64."""
+    wide = (image.astype(np.int64).ravel() for image in images)
+    pairs = [(int(flat.sum()), int(flat @ flat)) for flat in wide]
+    both = np.array(pairs, np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
 @dataclass(frozen=True)
 class Stack:
     """What reading one series gives: a scan, or none, and what became of every other file.

@@ -2,8 +2,9 @@
 
 A corpus grows by parts. A part's rows follow those that are sealed, so the last chunk of pixels and
 of every label may hold rows of two parts: such a file is staged beside the corpus and moved at the
-end. A chunk always holds its full number of rows, and the old rows in it do not change, so a reader
-of the old state sees the same slices before, during and after the move.
+end. A chunk always holds its full number of rows, and the old rows in it do not change: whoever
+opened the old state with zarr sees the same slices before, during and after the move, and our own
+reader, which knows the digest of every chunk, sees them or refuses.
 
     chunks   new files behind the sealed ones: invisible, they lie beyond the shape
     stage    the shared last chunk, labels, metadata and manifest, in ``.ingest/staged``
@@ -59,6 +60,14 @@ def write_chunk(
     return entries
 
 
+def is_written(corpus: Path, name: str, entry: list[Any]) -> bool:
+    """Whether a chunk that was written, in place or staged, is there byte for byte."""
+    for place in (corpus / STAGED / name, corpus / name):
+        if place.exists():
+            return store.entry(place.read_bytes()) == entry
+    return False
+
+
 def seal(
     corpus: Path,
     rows: pd.DataFrame,
@@ -96,11 +105,11 @@ def seal(
     manifest = _manifest(corpus, staged, written, replacing)
     document = _pointer(staged, attributes, manifest)
     manifest_name = f"manifests/{document['attributes']['manifest']}.json"
-    with replacing_file(corpus / manifest_name) as out:
+    with replacing_file(staged / manifest_name) as out:
         out.write(store.canonical(manifest))
     with replacing_file(staged / store.POINTER) as out:
         out.write(store.canonical(document))
-    _swap(corpus, staged)
+    _swap(corpus, staged, written)
     for old in (corpus / "manifests").iterdir():
         if old.name != Path(manifest_name).name:
             old.unlink()
@@ -118,9 +127,13 @@ def recover(corpus: Path) -> bool:
     pointer = corpus / store.POINTER
     if not pointer.exists() or store.entry(pointer.read_bytes()) != plan["pointer"]:
         for name in plan["replaced"]:
-            (corpus / UNDO / name).replace(corpus / name)
+            if (corpus / UNDO / name).exists():  # else a killed recovery did it
+                (corpus / UNDO / name).replace(corpus / name)
         for name in plan["added"]:
             (corpus / name).unlink(missing_ok=True)
+        _sync_tree(corpus)
+    for name in [*plan["replaced"], *plan["added"]]:
+        _moving(corpus / name).unlink(missing_ok=True)
     journal.unlink()
     shutil.rmtree(corpus / UNDO, ignore_errors=True)
     return True
@@ -228,8 +241,10 @@ _AXES = {name: (f"{name}_y", f"{name}_x") for name in store.SMALLER}
 _IDENTITY = ("set", "key_id", "window_hu", "size_px", "parts")
 
 
-def _swap(corpus: Path, staged: Path) -> None:
+def _swap(corpus: Path, staged: Path, written: Mapping[str, list[Any]]) -> None:
     names = [p.relative_to(staged).as_posix() for p in staged.rglob("*") if p.is_file()]
+    # a killed ingest of other files may have staged chunks that this seal does not know
+    names = [name for name in names if not store.is_chunk(name) or name in written]
     names.sort(key=lambda name: name == store.POINTER)  # stable: the pointer goes last
     for name in names:
         with open(staged / name, "rb") as file:
@@ -253,7 +268,7 @@ def _swap(corpus: Path, staged: Path) -> None:
         if name == store.POINTER:
             _sync_tree(corpus)  # all that the pointer names is durable before it is
         # a link, not a move: what is staged stays until the seal is whole
-        moving = target.with_name(f"{target.name}.wip")
+        moving = _moving(target)
         moving.unlink(missing_ok=True)
         os.link(staged / name, moving)
         moving.replace(target)
@@ -261,6 +276,10 @@ def _swap(corpus: Path, staged: Path) -> None:
     (corpus / store.JOURNAL).unlink()
     shutil.rmtree(corpus / UNDO, ignore_errors=True)
     shutil.rmtree(staged, ignore_errors=True)
+
+
+def _moving(target: Path) -> Path:
+    return target.with_name(f"{target.name}.wip")
 
 
 def _sync_tree(corpus: Path) -> None:

@@ -6,11 +6,12 @@ file by its token, the keyed hash of its path relative to the source.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fingerprint.corpus import tables
 from fingerprint.corpus.identity import Key, token
@@ -55,6 +56,11 @@ class SourceFile:
     age_y: int = -1
     code: str = ""
     reason: str = ""
+
+    def told(self, key: Key) -> str:
+        """Keyed digest of what the tables say of this file: it changes when they do."""
+        said = [self.participant, self.scan, self.z_mm, self.sex, self.age_y, self.code]
+        return token(key, json.dumps(said))
 
     @property
     def path(self) -> Path:
@@ -157,6 +163,8 @@ def _describe(
             sex=row.sex,
             age_y=row.age_y,
         )
+    if lower.endswith((".nii", ".nii.gz")) and not participant_from:
+        return replace(file, participant=who_of_nifti(PurePosixPath(name)))
     if participant_from:
         try:
             return replace(file, participant=tables.participant_from(participant_from, name))
@@ -165,8 +173,8 @@ def _describe(
     return file
 
 
-def who_of_nifti(path: Path) -> str:
-    """Whose NIfTI file it is: the ``sub-*`` folder of a BIDS-like tree, else the name's stem."""
+def who_of_nifti(path: PurePosixPath) -> str:
+    """Whose NIfTI file it is, by its path in the source: the ``sub-*`` folder, else the stem."""
     for part in reversed(path.parts[:-1]):
         if part.startswith("sub-"):
             return part

@@ -28,7 +28,6 @@ import google_crc32c
 import numcodecs
 import numpy as np
 import pandas as pd
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
@@ -223,13 +222,15 @@ class Corpus:
             out[low - first : high - first] = self.chunk(k, array)[low - k * step : high - k * step]
         return out
 
-    def at(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+    def at(
+        self, indices: Sequence[int] | NDArray[np.int64], array: str = "pixels"
+    ) -> NDArray[np.uint8]:
         """Return single slices in the order asked for, each chunk decoded once."""
         wanted = np.asarray(indices, np.int64)
-        out = np.empty((len(wanted), self.size_px, self.size_px), np.uint8)
+        out = np.empty((len(wanted), self.side(array), self.side(array)), np.uint8)
         for k in np.unique(wanted // self.chunk_slices):
             here = np.flatnonzero(wanted // self.chunk_slices == k)
-            out[here] = self.chunk(int(k))[wanted[here] - k * self.chunk_slices]
+            out[here] = self.chunk(int(k), array)[wanted[here] - k * self.chunk_slices]
         return out
 
     def chunk(self, k: int, array: str = "pixels") -> NDArray[np.uint8]:
@@ -287,16 +288,16 @@ def pointer(path: Path) -> dict[str, Any]:
     try:
         data = (path / POINTER).read_bytes()
     except OSError as error:
-        raise ValueError(
-            f"{path}: not a corpus (no sealed zarr.json); make one with ingest"
-        ) from error
+        if _was_sealed(path):
+            raise Damaged(f"{path.name}: zarr.json is missing or unreadable") from error
+        raise ValueError(f"{path}: not a corpus (no zarr.json); make one with ingest") from error
     try:
         document = json.loads(data)
         attributes = document["attributes"]
         version = attributes["fingerprint_format"]
         seal = attributes["seal"]
     except (ValueError, KeyError, TypeError) as error:
-        if not (path / "manifests").is_dir():
+        if not _was_sealed(path):
             raise ValueError(
                 f"{path}: a Zarr group, but not a corpus; make one with ingest"
             ) from error
@@ -317,14 +318,13 @@ def seal_of(document: dict[str, Any]) -> str:
 def is_corpus(path: Path) -> bool:
     """Whether a folder holds a sealed corpus (of any version, sound or not)."""
     try:
-        return b"fingerprint_format" in (path / POINTER).read_bytes()
+        return b"fingerprint_format" in (path / POINTER).read_bytes() or _was_sealed(path)
     except OSError:
-        return False
+        return _was_sealed(path)
 
 
-def open_xarray(path: Path | str, *, hu: bool = True) -> xr.Dataset:
-    """Open a corpus with its labels, lazily; ``pixels`` as HU, or with hu=False as uint8."""
-    return xr.open_zarr(str(path), chunks=None, consolidated=True, mask_and_scale=hu)
+def _was_sealed(path: Path) -> bool:
+    return (path / "manifests").is_dir() and any((path / "manifests").iterdir())
 
 
 def verify(path: Path) -> Iterator[str]:
@@ -340,10 +340,10 @@ def verify(path: Path) -> Iterator[str]:
                 yield f"{path.name}: {name} is not what was sealed"
         except OSError:
             yield f"{path.name}: {name} is missing or unreadable"
-    known = set(corpus.manifest) | {POINTER, f"manifests/{corpus.head['manifest']}.json", ".lease"}
+    known = set(corpus.manifest) | {POINTER, f"manifests/{corpus.head['manifest']}.json"}
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         name = file.relative_to(path).as_posix()
-        if name not in known and not name.startswith((".ingest/", "manifests/")):
+        if name not in known and not name.startswith((".ingest/", ".lease", "manifests/")):
             yield f"{path.name}: {name} does not belong to the corpus"
 
 

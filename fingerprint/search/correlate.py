@@ -51,6 +51,10 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.values)
 
+    def to(self, device: str) -> Pixels:
+        """Copy to a device; nothing is copied if it is there."""
+        return Pixels(self.values.to(device), self.total.to(device), self.squares.to(device))
+
 
 def queries_from(
     images: NDArray[np.uint8], total: NDArray[np.int64], squares: NDArray[np.int64]

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from fingerprint.corpus.store import Corpus, open_corpus
+from fingerprint.corpus.store import Corpus
 from fingerprint.search.best import BINS
-from fingerprint.search.raw import SLICES, QuerySet, Reference
+from fingerprint.search.raw import SLICES, QuerySet, Reference, opened
 from fingerprint.search.tiling import capped
 
 FORMAT = (1, 0)
@@ -86,13 +87,13 @@ def names_of(sets: Sequence[QuerySet]) -> list[str]:
     return [
         PREFIX[s.name] + str(t)
         for s in sets
-        for t in open_corpus(s.corpus).label("token")[s.indices]
+        for t in opened(s.corpus, s.digest).label("token")[s.indices]
     ]
 
 
 def digests_of(sets: Sequence[QuerySet]) -> list[str]:
     """Return the SHA-256 of the pixels of every query."""
-    return [str(d) for s in sets for d in open_corpus(s.corpus).label("digest")[s.indices]]
+    return [str(d) for s in sets for d in opened(s.corpus, s.digest).label("digest")[s.indices]]
 
 
 def is_constant(corpus: Corpus) -> NDArray[np.bool_]:
@@ -106,7 +107,7 @@ def is_constant(corpus: Corpus) -> NDArray[np.bool_]:
 
 def constant(sets: Sequence[QuerySet]) -> int:
     """Count the queries that correlate with nothing."""
-    return sum(int(is_constant(open_corpus(s.corpus))[s.indices].sum()) for s in sets)
+    return sum(int(is_constant(opened(s.corpus, s.digest))[s.indices].sum()) for s in sets)
 
 
 def save(
@@ -120,7 +121,7 @@ def save(
     patients: Sequence[str],
     excluded: Mapping[str, int],
 ) -> None:
-    """Write ``correlation.zarr`` in one rename, with the digest of the matrix in its attributes."""
+    """Write ``correlation.zarr``, then rename it; the digest of the matrix is an attribute."""
     names = list(histograms)
     dataset = xr.Dataset(
         {
@@ -149,14 +150,24 @@ def save(
         },
     )
     dataset["bin"].attrs["long_name"] = "lower edge of a bin of r"
-    wip = path.with_name(f"{path.name}.wip")
-    shutil.rmtree(wip, ignore_errors=True)
+    wip, old = path.with_name(f"{path.name}.wip"), path.with_name(f"{path.name}.old")
+    for left in (wip, old):
+        shutil.rmtree(left, ignore_errors=True)
+    sealed = {"compressors": [ZstdCodec(level=3), Crc32cCodec()]}
     with warnings.catch_warnings():
         # zarr says that consolidated metadata is not in its specification yet; xarray wants it
         warnings.simplefilter("ignore")
-        dataset.to_zarr(wip, mode="w", zarr_format=3, consolidated=True)
-    shutil.rmtree(path, ignore_errors=True)
+        dataset.to_zarr(
+            wip,
+            mode="w",
+            zarr_format=3,
+            consolidated=True,
+            encoding={name: sealed for name in dataset.data_vars},
+        )
+    if path.exists():
+        path.rename(old)
     wip.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def load(path: Path) -> xr.Dataset:

@@ -111,6 +111,7 @@ def matches(
 def to_withhold(rows: pd.DataFrame) -> Iterator[list[str]]:
     """Yield a row of ``drop.tsv`` for each generated image that must not be passed on, and why."""
     found = rows[(rows["query_set"] == "generated") & rows["list"].notna()]
+    found = found.sort_values("rank", kind="stable").drop_duplicates("query").sort_index()
     for _, row in found.iterrows():
         where = f"slice {row['slice']} of {row['participant']}"
         yield [row["query"], row["query_digest"], f"{row['list']} to {where}"]

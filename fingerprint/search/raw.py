@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fingerprint import ledger
 from fingerprint.corpus import store
 from fingerprint.corpus.images import bilinear
+from fingerprint.corpus.scan import sums
 from fingerprint.corpus.window import fit
 from fingerprint.ledger import Counts, Values
 from fingerprint.search.best import BINS, Best, best_of, histogram
@@ -85,56 +86,43 @@ def plan(
 
 def _shard(queries: QuerySet, reference: Reference, tile: Tile, block: int) -> ledger.Shard:
     rows, columns = slice(tile.q0, tile.q1), slice(tile.s0, tile.s1)
-    part = replace(queries, indices=queries.indices[rows], own=queries.own[rows])
-    patients, chosen = reference.patients[columns], reference.capped[columns]
-    depends = {
-        "queries": [queries.digest, part.indices.tolist(), part.own.tolist(), part.native_px],
-        "slices": [reference.digest, tile.s0, tile.s1, patients.tolist()],
-        "capped": np.flatnonzero(chosen).tolist(),
-    }
-    return ledger.shard(
-        "search",
-        VERSION,
-        depends,
-        search_tile,
-        part,
-        reference.corpus,
-        tile,
-        patients,
-        chosen,
-        block,
+    asked = replace(queries, indices=queries.indices[rows], own=queries.own[rows])
+    searched = replace(
+        reference, patients=reference.patients[columns], capped=reference.capped[columns]
     )
+    depends = {
+        "queries": [asked.digest, asked.indices.tolist(), asked.own.tolist(), asked.native_px],
+        "slices": [searched.digest, tile.s0, tile.s1, searched.patients.tolist()],
+        "capped": np.flatnonzero(searched.capped).tolist(),
+    }
+    return ledger.shard("search", VERSION, depends, search_tile, asked, searched, tile, block)
 
 
 def search_tile(
-    queries: QuerySet,
-    corpus: Path,
-    tile: Tile,
-    patients: NDArray[np.int64],
-    chosen: NDArray[np.bool_],
-    block: int,
+    queries: QuerySet, reference: Reference, tile: Tile, block: int
 ) -> tuple[Values, Counts]:
-    """Compare a band of queries with a shard of slices.
+    """Compare a band of queries with a shard of slices, `block` slices at a time.
 
-    `patients` and `chosen` are those of the tile's slices; the values speak of the patients met.
+    `queries` and the patients of `reference` are those of the tile; the values speak of the
+    patients that were met.
     """
-    torch.set_num_threads(
-        1
-    )  # the int8 product does not scale with threads; shards run side by side
-    met, local = np.unique(patients, return_inverse=True)
-    asked = _load(queries)
-    own = torch.from_numpy(np.searchsorted(met, queries.own))
-    own[torch.from_numpy(~np.isin(queries.own, met))] = -1
+    # the int8 product does not scale with threads; shards run side by side
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    met, local = np.unique(reference.patients, return_inverse=True)
+    asked = _load(queries).to(device)
+    at_home = np.where(np.isin(queries.own, met), np.searchsorted(met, queries.own), -1)
+    own = torch.from_numpy(at_home).to(device)
     best = [Best.empty(len(queries), len(met)) for _ in SLICES]
     counts = np.zeros(BINS, np.int64)
-    for first, slices in _blocks(store.open_corpus(corpus), tile, block):
+    for first, slices in _blocks(opened(reference.corpus, reference.digest), tile, block):
         at = slice(first - tile.s0, first - tile.s0 + len(slices))
-        to = torch.from_numpy(local[at])
-        r = correlate(asked, slices)
+        to = torch.from_numpy(local[at]).to(device)
+        r = correlate(asked, slices.to(device))
         r[own[:, None] == to[None, :]] = torch.nan
         counts += histogram(r)
         best[0] += best_of(r, to, len(met), first)
-        r[:, torch.from_numpy(~chosen[at])] = torch.nan
+        r[:, torch.from_numpy(~reference.capped[at]).to(device)] = torch.nan
         best[1] += best_of(r, to, len(met), first)
     values = {
         "met": met,
@@ -145,15 +133,28 @@ def search_tile(
     return values, {"pairs": int(counts.sum())}
 
 
+def opened(path: Path, digest: str) -> store.Corpus:
+    """Open a corpus and make sure that it is the one of the plan.
+
+    Raises
+    ------
+    ledger.Damaged
+        It was rebuilt or has grown since.
+    """
+    corpus = store.open_corpus(path)
+    if corpus.digest != digest:
+        raise ledger.Damaged(f"{path.name}: this corpus changed while it was searched")
+    return corpus
+
+
 def _load(queries: QuerySet) -> Pixels:
-    corpus, indices = store.open_corpus(queries.corpus), queries.indices
+    corpus, indices = opened(queries.corpus, queries.digest), queries.indices
     images = corpus.at(indices)
     if 0 < queries.native_px < corpus.size_px:
         images = as_smooth_as(queries.native_px, images)
-        flat = images.reshape(len(images), -1).astype(np.int64)
-        return queries_from(images, flat.sum(1), np.einsum("ij,ij->i", flat, flat))
-    sums, squares = corpus.label("sum"), corpus.label("sum_of_squares")
-    return queries_from(images, sums[indices], squares[indices])
+        return queries_from(images, *sums(images))
+    total, squares = corpus.label("sum"), corpus.label("sum_of_squares")
+    return queries_from(images, total[indices], squares[indices])
 
 
 def as_smooth_as(native_px: int, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -163,11 +164,11 @@ def as_smooth_as(native_px: int, images: NDArray[np.uint8]) -> NDArray[np.uint8]
 
 
 def _blocks(corpus: store.Corpus, tile: Tile, block: int) -> Iterator[tuple[int, Pixels]]:
-    sums, squares = corpus.label("sum"), corpus.label("sum_of_squares")
+    total, squares = corpus.label("sum"), corpus.label("sum_of_squares")
     for first in range(tile.s0, tile.s1, block):
         last = min(first + block, tile.s1)
         images = corpus.read(first, last)
-        yield first, slices_from(images, sums[first:last], squares[first:last])
+        yield first, slices_from(images, total[first:last], squares[first:last])
 
 
 def fold(

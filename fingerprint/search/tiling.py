@@ -42,6 +42,16 @@ def tiles(n_queries: int, n_slices: int, *, band: int, shard: int, chunk: int) -
     ]
 
 
+def bytes_needed(*, band: int, block: int, chunk: int, side: int) -> int:
+    """Memory that one tile takes, from the settings alone: independent of the number of slices.
+
+    A band of queries twice (as read, and as int8), a block of slices, one chunk being decoded, and
+    some arrays of block x band in 8 bytes (product, r, its parts, and the reduction's copies).
+    """
+    pixels = side * side
+    return 2 * band * pixels + block * pixels + 2 * chunk * pixels + 8 * 8 * band * block
+
+
 def capped(patients: NDArray[np.int64], z_mm: NDArray[np.float64], cap: int) -> NDArray[np.bool_]:
     """Choose at most `cap` slices of each patient, evenly in z, so that patients can be compared.
 

@@ -19,6 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+import zarr
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -26,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from corpora import make_corpus
 from ratios import compare, machine
 
-from fingerprint.corpus import store
 from fingerprint.search.correlate import Pixels, correlate, queries_from, slices_from
 
 SIDE, BLOCK = 512, 256
@@ -134,9 +134,7 @@ def from_zarr(n_queries: int, n_slices: int) -> None:
             "fingerprint": end_to_end,
             "decode alone": decode,
             "product alone": lambda: ours(q, s),
-            "decode with zarr-python": lambda: store.open_xarray(corpus.path, hu=False)[
-                "pixels"
-            ].to_numpy(),
+            "decode with zarr-python": lambda: zarr.open_array(corpus.path / "pixels", mode="r")[:],
         }
         compare(f"{n_queries} queries x {n_slices} slices, from Zarr", "fingerprint", ways)
 

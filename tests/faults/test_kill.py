@@ -107,6 +107,26 @@ def test_killed_audit_gives_the_same_result_when_run_again(phase, done, whole, t
     assert {p: p.stat().st_mtime_ns for p in shards} == before
 
 
+PLACES = [
+    {"TZ": "Asia/Tokyo", "LC_ALL": "C"},
+    {"TZ": "America/St_Johns", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"},
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_time_zone_locale_and_name_of_the_folder_do_not_matter(place, whole, tmp_path, monkeypatch):
+    folder, expected = whole
+    home = tmp_path / "ärger und 雪's"
+    home.mkdir()
+    (home / "sets").symlink_to(folder / "sets")
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    run = start(str(TESTS / "audits.py"), str(home / "run"), "serial", "never", "0")
+    assert run.wait() == 0
+    run.stdout.close()
+    assert audits.results(home / "run") == expected
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("repeat", range(5))
 def test_killed_command_leaves_no_process_and_the_same_result(repeat, whole, tmp_path):
