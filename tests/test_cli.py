@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_another_run_in_out_is_2_and_names_what_differs(sets, tmp_path, capsys):
 def test_a_cluster_that_stops_is_4_and_the_page_says_incomplete(
     sets, tmp_path, monkeypatch, capsys
 ):
-    @chain.contextmanager
+    @contextmanager
     def nowhere(spec, settings):
         yield lambda folder, shards: iter(())
 
