@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint import ledger
-from fingerprint.corpus import ingest, orientation, tables
+from fingerprint.corpus import orientation, steps, tables
 from fingerprint.corpus.store import Corpus
 from fingerprint.job import AuditJob, now, write_json
 from fingerprint.ledger import Execute, Phase, Shard, Values
@@ -224,7 +224,7 @@ def _nothing(job: AuditJob) -> list[Shard]:
     return []
 
 
-INGEST = (ingest.SURVEY, ingest.READ, ingest.WRITE, ingest.SEAL)
+INGEST = (steps.SURVEY, steps.READ, steps.WRITE, steps.SEAL)
 AUDIT = (
     Phase("check", "Compare orientation and windows of the sets", 1, _nothing, _finish_check),
     Phase(

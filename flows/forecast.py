@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fingerprint.corpus import store
-from fingerprint.corpus.ingest import READ_SLICES, SURVEY_FILES, WRITE_CHUNKS
+from fingerprint.corpus.steps import READ_SLICES, SURVEY_FILES, WRITE_CHUNKS
 from fingerprint.settings import Settings
 from flows.cluster import cores
 

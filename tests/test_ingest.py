@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fingerprint import lease, ledger, phases
-from fingerprint.corpus import ingest, store
+from fingerprint.corpus import ingest, steps, store
 from fingerprint.corpus.books import read_book
 from fingerprint.corpus.identity import Key
 from fingerprint.corpus.locate import locate
@@ -93,8 +93,8 @@ def test_every_file_is_accepted_excluded_or_rejected(
 def test_files_are_accounted_for_when_shards_say_different_things(
     tmp_path: Path, hospital: Path, key: Key, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "SURVEY_FILES", 2)
-    monkeypatch.setattr(ingest, "READ_SLICES", 2)
+    monkeypatch.setattr(steps, "SURVEY_FILES", 2)
+    monkeypatch.setattr(steps, "READ_SLICES", 2)
     s = run(key, hospital, tmp_path / "real").summary
     assert s["rejected"] == {"empty_file": 1, "hostile_name": 1, "truncated": 1, "unreadable": 1}
     assert s["accepted"] + sum(s["excluded"].values()) + 4 == s["seen"]
@@ -302,6 +302,9 @@ def test_locate_finds_file_and_patient(tmp_path: Path, hospital: Path, key: Key)
     found = dict(locate([hospital], [f"g_{row['token']}", row["participant"]], key))
     assert Path(found[f"g_{row['token']}"].removeprefix("file ")).exists()
     assert found[row["participant"]].startswith(("patient anna (", "patient boris ("))
+    scan = dict(locate([hospital], [row["scan"], row["series"]], key))
+    assert scan[row["scan"]].startswith("scan of patient ")
+    assert scan[row["series"]].startswith("series of patient ")
     other = Key(b"another key, also long enough")
     assert list(locate([hospital], [row["participant"]], other)) == []
 
@@ -376,7 +379,7 @@ class Killed(BaseException):
 def test_killed_after_any_shard_it_resumes_to_the_same_corpus(
     tmp_path: Path, hospital: Path, key: Key, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "READ_SLICES", 4)
+    monkeypatch.setattr(steps, "READ_SLICES", 4)
     whole = run(key, hospital, tmp_path / "whole").digest
     done = iter(range(100))
 

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fingerprint.corpus.identity import Key, pseudonym, token
+from fingerprint.corpus.identity import Key, token
 from fingerprint.corpus.readers import Reader
+from fingerprint.corpus.reading import names_of
 from fingerprint.corpus.scan import ReadOptions, Rejected
 from fingerprint.corpus.source import SourceFile, walk
 
@@ -29,17 +30,18 @@ def locate(
     sources : paths
         The folders that were ingested, given as they were then.
     wanted : sequence of str
-        Tokens, query names (``g_...``) or pseudonyms of participants (``P...``).
+        Tokens, query names (``g_...``), pseudonyms of participants (``P...``) or scans (``S...``).
     """
     left = {QUERY.sub(r"\1", name): name for name in wanted}
     files = walk(sources, key, participant_from=participant_from)
     for file in files:
         if file.token in left:
             yield left.pop(file.token), f"file {file.path}"
-    if any(name.startswith("P") for name in left):
-        for name, path, patient in _patients(files, left, key):
-            yield left.pop(name), f"patient {patient} ({path})"
-    if any(not name.startswith("P") for name in left):
+    if any(name[0] in "PS" for name in left):
+        for name, what in _people(files, key):
+            if name in left:
+                yield left.pop(name), what
+    if any(name[0] not in "PS" for name in left):
         for file in files:
             for i in range(MOST_FRAMES):
                 name = token(key, f"{file.token}#{i}")
@@ -47,22 +49,18 @@ def locate(
                     yield left.pop(name), f"file {file.path}, image {i}"
 
 
-def _patients(
-    files: Sequence[SourceFile], left: dict[str, str], key: Key
-) -> Iterator[tuple[str, Path, str]]:
+def _people(files: Sequence[SourceFile], key: Key) -> Iterator[tuple[str, str]]:
+    """Yield every pseudonym in the headers with what it stands for."""
     options = ReadOptions(window_hu=(-1000.0, 1000.0))
     with Reader() as reader:
         for i in range(0, len(files), BATCH):
             batch = [f for f in files[i : i + BATCH] if not f.code and not f.reason]
             answers = reader.headers([f.path for f in batch], options)
             for file, answer in zip(batch, answers, strict=True):
-                who = _who(file, answer)
-                if who is not None and pseudonym(key, who) in left:
-                    yield pseudonym(key, who), file.path, who
-
-
-def _who(file: SourceFile, answer: object) -> str | None:
-    """Whose file it is, by the same rules as at ingest."""
-    if isinstance(answer, Rejected) or not isinstance(answer, list):
-        return file.participant
-    return answer[0].patient or file.participant
+                if isinstance(answer, Rejected):
+                    continue
+                who = answer[0].patient or file.participant
+                participant, scan, series = names_of(file, answer[0], key)
+                yield participant, f"patient {who} ({file.path})"
+                yield scan, f"scan of patient {who} ({file.path})"
+                yield series, f"series of patient {who} ({file.path})"

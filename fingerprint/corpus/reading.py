@@ -63,13 +63,24 @@ def _refused(file: SourceFile, why: Rejected) -> dict[str, Any]:
     }
 
 
+def names_of(file: SourceFile, header: Header, key: Key) -> tuple[str, str, str]:
+    """Return the pseudonyms of a file's participant ("" if unknown), scan and series."""
+    who = header.patient or file.participant
+    scan = header.acquisition or file.scan or file.token
+    series = header.series or file.scan or file.token
+    return (
+        pseudonym(key, who) if who is not None else "",
+        scan_id(key, f"{who}\n{scan}"),
+        scan_id(key, f"{who}\n{series}"),
+    )
+
+
 def _surveyed(
     file: SourceFile, header: Header, people: Mapping[str, tables.Person], key: Key
 ) -> dict[str, Any]:
     who = header.patient or file.participant
     person = people.get(who, UNKNOWN) if who is not None else UNKNOWN
-    participant = pseudonym(key, who) if who is not None else ""
-    scan = header.acquisition or file.scan or file.token
+    participant, scan, series = names_of(file, header, key)
     flags = header.flags
     if header.kind == "nifti" and who not in people and not str(who).startswith("sub-"):
         flags = (*flags, NAMED)
@@ -77,8 +88,8 @@ def _surveyed(
         "token": file.token,
         "kind": header.kind,
         "participant": participant,
-        "scan": scan_id(key, f"{who}\n{scan}"),
-        "series": scan_id(key, f"{who}\n{header.series or file.scan or file.token}"),
+        "scan": scan,
+        "series": series,
         "sex": person.sex or header.sex or file.sex,
         "age": next((a for a in (person.age_y, header.age_y, file.age_y) if a >= 0), -1),
         "z_mm": file.z_mm,
