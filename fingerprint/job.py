@@ -105,6 +105,20 @@ def audit_job(
     return job
 
 
+def claim(out: Path) -> None:
+    """Refuse to make a run in a folder that holds something else.
+
+    Raises
+    ------
+    ValueError
+    """
+    ours = {"corpora", "ledger", "log.jsonl", ".lease"}
+    if (out / "run.json").exists() or not out.exists():
+        return
+    if not out.is_dir() or any(p.name not in ours for p in out.iterdir()):
+        raise ValueError(f"out: {out} holds something else than a run; choose another folder")
+
+
 def _comparable(corpora: Mapping[str, store.Corpus]) -> None:
     first = corpora["real"]
     for role, corpus in corpora.items():

@@ -74,16 +74,32 @@ def _finish_check(job: AuditJob, values: Iterator[Values]) -> None:
     real, generated = job.corpora["real"], job.corpora["generated"]
     if not job.itself:
         _refuse_leaks(job)
+    for role, corpus in job.corpora.items():
+        if correlation.is_constant(corpus).all():
+            raise ValueError(f"{role}: every image has one grey level; nothing can be compared")
     few, many = _sample(generated, SAMPLE), real.read(0, real.n, "thumb")
     turned = orientation.best_orientation(few, many)
-    if turned.decided and generated.head["made_with"].get("orient") is None:
+    stored = generated.head["made_with"].get("orient")
+    asked = job.settings.orient
+    if asked not in (None, "as-is", stored):
+        raise ValueError(
+            f"--orient {asked}: {generated.path} is a corpus, stored {stored or 'as-is'}; "
+            "ingest its files again with that orientation"
+        )
+    if turned.decided and stored is None and asked is None:
         raise ValueError(
             f"generated: turned as {turned.best} these images fit the real ones better than as "
             f"stored (mean z {turned.gap:.2f} higher, {turned.copies[turned.best]} of {len(few)} "
             f"are copies that way): give --orient {turned.best} and another OUT, or --orient as-is"
         )
     windows = orientation.same_window(few, many)
-    job.update(notes=[] if windows.same else [windows.note])
+    notes = [] if windows.same else [windows.note]
+    if real.summary.get("participants_known") == "clusters":
+        notes.append(
+            "patients unknown: groups of near-duplicate slices stand in for them"
+            + (", and slices of one group were not compared with each other" * job.itself)
+        )
+    job.update(notes=notes)
     tables.save(job.out / "rejections.tsv", _rejections(job), REJECTIONS)
 
 

@@ -25,7 +25,7 @@ import xarray as xr
 
 from fingerprint import lease, ledger, phases
 from fingerprint.corpus import identity, ingest, store
-from fingerprint.job import AuditJob, audit_job, read_run
+from fingerprint.job import AuditJob, audit_job, claim, read_run
 from fingerprint.measure import findings
 from fingerprint.report import build
 from fingerprint.search import correlation, matches
@@ -120,7 +120,7 @@ def corpus_for(
         settings = settings.model_copy(update={"orient": None})
     with lease.lease(path / lease.NAME) as token:
         job = ingest.ingest_job(
-            [source], path, set_name=role, settings=settings, key=key, lease=token
+            [source], path, set_name=role, settings=settings, key=key, lease=token, skip=out
         )
         if job.sealed and job.files and (out / "run.json").exists():
             raise ValueError(
@@ -234,6 +234,7 @@ def audit(
         Input that cannot be used; shards that could not be done; stored bytes that changed.
     """
     s = settings or Settings()
+    claim(Path(out))
     roles = {"real": real, "generated": generated, "control": controls}
     with private():
         paths = {

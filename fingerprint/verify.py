@@ -47,8 +47,29 @@ def _verify_run(out: Path) -> Iterator[str]:
             ledger.receipt(file)
         except ledger.Damaged as error:
             yield f"{out.name}: ledger/{error}"
+    yield from _missing(out)
     for corpus in sorted(p for p in out.glob("corpora/*") if p.is_dir()):
         yield from (f"{out.name}: corpora/{line}" for line in store.verify(corpus))
+
+
+def _missing(out: Path) -> Iterator[str]:
+    """Yield what ``run.json`` names and is not there: shards, and corpora inside the run."""
+    try:
+        run = read_run(out)
+    except (ValueError, ledger.Damaged):
+        return  # said already
+    for name, phase in run["phases"].items():
+        there = len(list(out.glob(f"ledger/{name}/*.shard")))
+        if there < phase["done"]:
+            yield f"{out.name}: {phase['done'] - there} shards of ledger/{name} are missing"
+    for role, given in run["inputs"].items():
+        if given and not Path(given["path"]).is_absolute():
+            try:
+                same = store.open_corpus(out / given["path"]).digest == given["digest"]
+            except (ValueError, ledger.Damaged):
+                same = False
+            if not same:
+                yield f"{out.name}: the {role} corpus in {given['path']} is not that of the run"
 
 
 def outputs(out: Path) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from fingerprint import lease, run, settings
 from fingerprint.corpus import identity, ingest, store
-from fingerprint.job import audit_job
+from fingerprint.job import audit_job, claim
 from fingerprint.ledger import Execute, Phase
 from fingerprint.phases import Job, Watch, run_phase
 from flows import cluster, log
@@ -124,6 +124,7 @@ def audit_sets(
     how = how or How()
     s = _settings(settings_file, knobs)
     folder = Path(out) / datetime.date.today().isoformat() if dated else Path(out)
+    claim(folder)
     sources = {"real": real, "generated": generated} | ({"control": controls} if controls else {})
     refused = []
     with (

@@ -21,6 +21,16 @@ import typer
 
 DONE, INTERNAL, USAGE, REJECTED, INCOMPLETE, DAMAGED = 0, 1, 2, 3, 4, 5
 HARD_STOP_S = 25.0  # after SIGTERM: clusters kill what is left 30 s later
+# a place that cannot be written or is no folder: the user's to mend
+NOT_OURS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
 SHOWN_REJECTED = 20
 
 app = typer.Typer(
@@ -188,6 +198,9 @@ def export(
     corpus: Annotated[Path, typer.Argument()],
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     form: Annotated[str, typer.Option("--format", help="png or nifti")] = "png",
+    set_name: Annotated[
+        str | None, typer.Option("--set", help="Only if the corpus is of this set.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Write a corpus as 8-bit PNG with slices.tsv, or as NIfTI in HU; both without loss."""
@@ -198,12 +211,13 @@ def export(
     ways = {"png": export_png, "nifti": export_nifti}
     if form not in ways:
         raise ValueError(f"--format: png or nifti, got {form!r}")
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"out: {out} is not empty; choose another folder")
+    opened = store.open_corpus(corpus)
+    if set_name not in (None, opened.set_name):
+        raise ValueError(f"--set: {corpus} is of the set {opened.set_name}, not {set_name}")
+    if out.exists() and any(out.iterdir()) or out.resolve().is_relative_to(corpus.resolve()):
+        raise ValueError(f"out: {out} is not empty, or in the corpus; choose another folder")
     with _long(), progress.shown() as watch:
-        files = ways[form](
-            store.open_corpus(corpus), out, lambda done, planned: watch("export", done, planned)
-        )
+        files = ways[form](opened, out, lambda done, planned: watch("export", done, planned))
     _print({"files": files, "out": str(out)}, as_json)
     return DONE
 
@@ -343,7 +357,12 @@ def _long() -> Iterator[None]:
 
 
 def _say(line: str) -> None:
-    print(f"fingerprint: {line}", file=sys.stderr)
+    print(f"fingerprint: {_visible(line)}", file=sys.stderr)
+
+
+def _visible(text: str) -> str:
+    """Show control characters of a file's name as escapes: a terminal would obey them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _print(told: dict[str, Any], as_json: bool) -> None:
@@ -352,7 +371,7 @@ def _print(told: dict[str, Any], as_json: bool) -> None:
         return
     width = max(map(len, told), default=0)
     for name, value in told.items():
-        print(f"{name:<{width}}  {'not run' if value is None else value}")
+        print(f"{name:<{width}}  {'not run' if value is None else _visible(str(value))}")
 
 
 def _refused(why: str) -> int:
@@ -416,6 +435,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return INCOMPLETE, f"{text}: make room, then run the same command to go on"
     if isinstance(error, ValueError):
         return USAGE, text
+    if isinstance(error, OSError) and error.errno in NOT_OURS:
+        return USAGE, f"{error.filename or 'a file'}: {error.strerror}; choose another place"
     if hasattr(error, "format_message"):  # typer's own: unknown command, missing argument
         return USAGE, f"{' '.join(error.format_message().split())} See fingerprint --help."
     return INTERNAL, f"internal error: {type(error).__name__}: {text} ({_left(error)})"

@@ -132,7 +132,12 @@ def _own(make: Any, settings: Settings, **options: Any) -> Iterator[Execute]:
     """Start a cluster on this machine, and take it down with everything it left on the disk."""
     # it complains about folders that are wiped before the interpreter ends
     logging.getLogger("distributed.diskutils").setLevel(logging.CRITICAL)
-    with state.scratch() as folder, dask.config.set(_config(folder)), _main_hidden():
+    with (
+        _environment_kept(),
+        state.scratch() as folder,
+        dask.config.set(_config(folder)),
+        _main_hidden(),
+    ):
         cluster = make(
             threads_per_worker=1,
             memory_limit=int(settings.memory_gib * 2**30),
@@ -296,6 +301,17 @@ def _config(scratch: Path) -> dict[str, Any]:
         "distributed.comm.require-encryption": False,
         **{f"distributed.nanny.pre-spawn-environ.{name}": v for name, v in environ.items()},
     }
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Undo what nannies write into the environment of their parent before they spawn."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager

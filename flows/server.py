@@ -17,9 +17,11 @@ from __future__ import annotations
 import http.client
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,6 +30,7 @@ from pathlib import Path
 from flows import state
 
 START_S = 60.0
+GRACE_S = 20.0  # to unwind after the server died
 STOP_S = 10.0
 
 PRIVATE = {
@@ -68,7 +71,10 @@ def running(timeout_s: float = START_S) -> Iterator[Ready]:
         port = listener.getsockname()[1]
         stack.enter_context(_environment(home, port))
         child = _start(listener, handle)
+        stopping = threading.Event()
         stack.callback(_stop, child)
+        stack.callback(stopping.set)
+        threading.Thread(target=_mourn, args=(child, stopping), daemon=True).start()
         yield lambda: _wait(child, port, timeout_s, home)
 
 
@@ -118,6 +124,19 @@ def _start(listener: socket.socket, handle: int | None) -> subprocess.Popen[byte
         umask=0o077,
         start_new_session=True,  # Ctrl-C is for the command, which then stops its server
     )
+
+
+def _mourn(child: subprocess.Popen[bytes], stopping: threading.Event) -> None:
+    """End this command if its server dies: Prefect's client would wait for it for minutes."""
+    while child.poll() is None:
+        if stopping.wait(0.5):
+            return
+    if stopping.is_set():
+        return
+    print("fingerprint: the Prefect server ended; run the command again", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGTERM)
+    if not stopping.wait(GRACE_S):
+        os._exit(4)  # what is done is in the ledger; workers die with their parent
 
 
 def _wait(child: subprocess.Popen[bytes], port: int, timeout_s: float, home: Path) -> None:

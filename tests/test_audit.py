@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from corpora import make_corpus
 from naive import best_per_patient
+from PIL import Image
 
-from fingerprint import ledger, open_run
+from fingerprint import audit, ledger, open_run
 from fingerprint.corpus import store
 from fingerprint.job import AuditJob, audit_job
 from fingerprint.ledger import Incomplete
@@ -24,6 +25,14 @@ from fingerprint.verify import verify
 
 PATIENTS = [f"P{i // 4:012x}" for i in range(24)]
 SMALL = Settings(shard_slices=8, block_slices=8, band_queries=5, controls=4)
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "key"
+    path.write_text("forty characters of a key for the tests.")
+    path.chmod(0o600)
+    return path
 
 
 def textures(rng: np.random.Generator, n: int, side: int = 32) -> np.ndarray:
@@ -348,3 +357,72 @@ def test_a_rebuilt_report_belongs_to_the_run(world: Path, tmp_path: Path) -> Non
     rebuild_report(out)
     rebuild_report(out, without_real_images=True)
     assert list(verify(out)) == []
+
+
+def test_a_deleted_shard_or_corpus_is_named(tmp_path: Path, key_file: Path) -> None:
+    rng = np.random.default_rng(12)
+    for name, n in (("real", 5), ("gen", 3)):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(textures(rng, n, 64)):
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    out = tmp_path / "out"
+    settings = Settings(size_px=64, controls=2)
+    audit(tmp_path / "real", tmp_path / "gen", out=out, settings=settings, key_file=key_file)
+    assert list(verify(out)) == []
+    shard = next(out.glob("ledger/search/*.shard"))
+    kept = shard.read_bytes()
+    shard.unlink()
+    assert any("1 shards of ledger/search are missing" in line for line in verify(out))
+    shard.write_bytes(kept)
+    shutil.rmtree(out / "corpora" / "real")
+    assert any("the real corpus" in line for line in verify(out))
+
+
+@pytest.mark.parametrize("flat", ["real", "generated"])
+def test_nothing_to_compare_is_never_none_found(tmp_path: Path, flat: str) -> None:
+    rng = np.random.default_rng(13)
+    for name in ("real", "generated"):
+        pixels = textures(rng, 4) if name != flat else np.full((4, 32, 32), 9, np.uint8)
+        make_corpus(tmp_path / name, pixels, PATIENTS[:4], set_name=name)
+    job = audit_job(tmp_path / "real", tmp_path / "generated", None, tmp_path / "out", SMALL)
+    with pytest.raises(ValueError, match="one grey level; nothing can be compared"):
+        run_audit(job)
+
+
+def test_a_folder_with_something_else_is_not_made_a_run(tmp_path: Path, world: Path) -> None:
+    (tmp_path / "shared").mkdir(mode=0o755)
+    (tmp_path / "shared" / "file").write_text("mine")
+    with pytest.raises(ValueError, match="something else than a run"):
+        audit(world / "real", world / "generated", out=tmp_path / "shared")
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o755
+
+
+def test_an_orientation_that_was_chosen_is_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    real = textures(rng, 40)
+    turned = np.ascontiguousarray(real[::4, ::-1])
+    make_corpus(tmp_path / "real", real, [f"P{i:012x}" for i in range(40)])
+    make_corpus(tmp_path / "gen", turned, [""] * 10, set_name="generated")
+    kept = Settings(**(SMALL.model_dump() | {"orient": "as-is"}))
+    job = audit_job(tmp_path / "real", tmp_path / "gen", None, tmp_path / "out", kept)
+    assert run_audit(job).complete
+    wanted = Settings(**(SMALL.model_dump() | {"orient": "flip-y"}))
+    job = audit_job(tmp_path / "real", tmp_path / "gen", None, tmp_path / "out2", wanted)
+    with pytest.raises(ValueError, match="ingest its files again"):
+        run_audit(job)
+
+
+def test_a_run_inside_its_source_does_not_eat_itself(tmp_path: Path, key_file: Path) -> None:
+    rng = np.random.default_rng(14)
+    for name, n in (("real", 4), ("gen", 3)):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(textures(rng, n, 64)):
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    out = tmp_path / "real" / "audit"
+    settings = Settings(size_px=64, controls=2)
+    for _ in range(2):
+        run = audit(
+            tmp_path / "real", tmp_path / "gen", out=out, settings=settings, key_file=key_file
+        )
+        assert run.complete
+    assert store.open_corpus(out / "corpora" / "real").summary["seen"] == 4

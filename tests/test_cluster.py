@@ -205,6 +205,13 @@ def test_a_closed_cluster_leaves_no_process_and_no_file(tmp_path):
     assert len(left) == len(folders) - 1
 
 
+def test_a_cluster_leaves_the_environment_as_it_was(tmp_path):
+    before = dict(os.environ)
+    with cluster.executor("local", SETTINGS) as execute:
+        assert len(list(execute(tmp_path, toys.squares(2)))) == 2
+    assert dict(os.environ) == before
+
+
 def test_a_busy_cluster_closes_within_seconds(tmp_path):
     start = 0.0
     with cluster.executor("local", Settings(workers=1, memory_gib=1)) as execute:

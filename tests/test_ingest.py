@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dicoms
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from fingerprint import lease, ledger, phases
 from fingerprint.corpus import ingest, steps, store
 from fingerprint.corpus.books import read_book
+from fingerprint.corpus.export import export_nifti
 from fingerprint.corpus.identity import Key
 from fingerprint.corpus.locate import locate
 from fingerprint.ledger import Damaged, Incomplete
@@ -415,3 +417,57 @@ def test_the_account_is_sealed_with_the_corpus(tmp_path: Path, hospital: Path, k
 
 def test_phases_of_an_ingest_are_in_the_order_of_the_method() -> None:
     assert [p.name for p in phases.INGEST] == ["survey", "read", "write", "seal"]
+
+
+def test_scans_of_one_file_name_in_two_folders_are_two_patients(tmp_path: Path, key: Key) -> None:
+    hu = np.stack([dicoms.picture(k) for k in range(4)]).transpose(2, 1, 0)
+    for who in ("p1", "p2", "sub-3"):
+        (tmp_path / "ct" / who).mkdir(parents=True)
+        nib.save(nib.Nifti1Image(hu, np.eye(4)), tmp_path / "ct" / who / "ct.nii.gz")
+    assert run(key, tmp_path / "ct", tmp_path / "real").summary["participants"] == 3
+
+
+def test_a_corpus_or_a_nested_folder_is_no_source(tmp_path: Path, hospital: Path, key: Key) -> None:
+    run(key, hospital, tmp_path / "real")
+    with pytest.raises(ValueError, match="is a corpus already"):
+        run(key, tmp_path / "real", tmp_path / "other")
+    with pytest.raises(ValueError, match="lies in"):
+        ingest.ingest_job(
+            [hospital, hospital / "anna1"],
+            tmp_path / "x",
+            set_name="real",
+            settings=SMALL,
+            key=key,
+        )
+
+
+def test_tables_of_several_sites_are_read(tmp_path: Path, key: Key) -> None:
+    for site, sex in (("a", "F"), ("b", "M")):
+        dicoms.series(tmp_path / "ct" / site, 3, PatientID=site, PatientSex="", PatientAge="")
+        table = f"participant_id\tsex\tage\n{site}\t{sex}\t50\n"
+        (tmp_path / "ct" / site / "participants.tsv").write_text(table)
+    s = run(key, tmp_path / "ct", tmp_path / "real").summary
+    assert (s["men"], s["women"], s["no_age"]) == (1, 1, 0)
+
+
+def test_a_series_that_grew_is_exported_once_and_in_order(tmp_path: Path, key: Key) -> None:
+    files = dicoms.series(tmp_path / "ct", 9)
+    for file in files[1::2]:
+        file.rename(tmp_path / file.name)
+    run(key, tmp_path / "ct", tmp_path / "real")
+    for file in files[1::2]:
+        (tmp_path / file.name).rename(file)
+    corpus = run(key, tmp_path / "ct", tmp_path / "real")
+    assert export_nifti(corpus, tmp_path / "out", lambda done, planned: None) == 1
+    again = run(key, tmp_path / "out", tmp_path / "again")
+    want = corpus.slices.sort_values("z_mm")
+    assert again.slices["digest"].tolist() == want["digest"].tolist()
+    np.testing.assert_allclose(again.slices["z_mm"], want["z_mm"], atol=1e-4)
+
+
+def test_a_stack_with_a_gap_is_not_exported_as_if_it_had_none(tmp_path: Path, key: Key) -> None:
+    files = dicoms.series(tmp_path / "ct", 9)
+    files[4].write_bytes(files[4].read_bytes()[:200])
+    corpus = run(key, tmp_path / "ct", tmp_path / "real")
+    with pytest.raises(ValueError, match="use --format png"):
+        export_nifti(corpus, tmp_path / "out", lambda done, planned: None)

@@ -23,6 +23,7 @@ from fingerprint.corpus.store import Corpus
 from fingerprint.ledger import replacing
 
 AIR_HU = -1024.0  # below it, readers take a value for padding
+UNEVEN = 0.1  # of the step: what ingest takes for even, too
 FINE_HU = 2.0  # grey levels closer than this do not survive rounding to whole HU
 
 Watch = Callable[[int, int], None]
@@ -69,25 +70,27 @@ def export_nifti(corpus: Corpus, out: Path, watch: Watch) -> int:
     Raises
     ------
     ValueError
-        The corpus holds images without geometry, which are no scans.
+        The corpus holds images without geometry, which are no scans, or a stack with gaps.
     """
-    series = corpus.scans
+    series = corpus.scans.drop_duplicates("series")  # one that grew has a row for each part
     without = int(series["spacing_x_mm"].isna().sum())
     if without:
         raise ValueError(
             f"export: {without} of {len(series)} stacks in {corpus.path.name} are images without "
             "geometry; use --format png"
         )
-    names = corpus.label("series")
+    names, z_mm = corpus.label("series"), corpus.label("z_mm")
     for done, (_, row) in enumerate(series.iterrows(), 1):
         at = np.flatnonzero(names == row["series"])
+        at = at[np.argsort(z_mm[at], kind="stable")]
+        step = _step(row, z_mm[at])
         hu = _hu(corpus.at(at), corpus.window_hu)
-        z = corpus.label("z_mm")[at]
-        image = nib.Nifti1Image(np.ascontiguousarray(hu.transpose(2, 1, 0)), _affine(row, z))
+        affine = _affine(row, float(z_mm[at[0]]), step)
+        image = nib.Nifti1Image(np.ascontiguousarray(hu.transpose(2, 1, 0)), affine)
         image.header.set_xyzt_units("mm")
         who = f"sub-{row['participant']}"
-        data = image.to_bytes()
-        _write(out / who / "ct" / f"{who}_{row['series']}_CT.nii.gz", _gzip(data))
+        data = gzip.compress(image.to_bytes(), compresslevel=5, mtime=0)
+        _write(out / who / "ct" / f"{who}_{row['series']}_CT.nii.gz", data)
         watch(done, len(series))
     people = series.drop_duplicates("participant").sort_values("participant")
     table = pd.DataFrame(
@@ -109,16 +112,25 @@ def _hu(pixels: NDArray[np.uint8], window_hu: tuple[float, float]) -> NDArray[np
     return hu.astype(np.float32) if step < FINE_HU else np.rint(hu).astype(np.int16)
 
 
-def _affine(row: pd.Series, z_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+def _step(row: pd.Series, z_mm: NDArray[np.float64]) -> float:
+    """Distance of the slices of a stack; NIfTI has room for one."""
+    if len(z_mm) < 2:
+        return float(row["spacing_z_mm"]) if row["spacing_z_mm"] > 0 else 1.0
+    steps = np.diff(z_mm)
+    step = float(np.median(steps))
+    if step <= 0 or np.abs(steps - step).max() > UNEVEN * step:
+        raise ValueError(
+            f"export: the slices of {row['series']} are {steps.min():.4g} to {steps.max():.4g} mm "
+            "apart, and NIfTI has one distance; use --format png"
+        )
+    return step
+
+
+def _affine(row: pd.Series, z_mm: float, step_mm: float) -> NDArray[np.float64]:
     """RAS+ affine of an array (x, y, z): x to the left and y to the back are negative in RAS."""
-    dz = float(np.median(np.diff(z_mm))) if len(z_mm) > 1 else float(row["spacing_z_mm"])
-    affine = np.diag([-row["spacing_x_mm"], -row["spacing_y_mm"], dz if dz > 0 else 1.0, 1.0])
-    affine[:3, 3] = -row["origin_x_mm"], -row["origin_y_mm"], z_mm[0]
+    affine = np.diag([-row["spacing_x_mm"], -row["spacing_y_mm"], step_mm, 1.0])
+    affine[:3, 3] = -row["origin_x_mm"], -row["origin_y_mm"], z_mm
     return affine.astype(np.float64)
-
-
-def _gzip(data: bytes) -> bytes:
-    return gzip.compress(data, compresslevel=5, mtime=0)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -69,6 +69,7 @@ def ingest_job(
     participants: Path | None = None,
     replace: bool = False,
     lease: str = "",
+    skip: Path | None = None,
 ) -> IngestJob:
     """List the sources and compare them with what the corpus already holds.
 
@@ -90,12 +91,9 @@ def ingest_job(
         [Path(s) for s in sources],
         key,
         participant_from=settings.participant_from,
-        skip=out,
+        skip=skip or out,
     )
-    table = participants or next(
-        (p for p in (Path(s) / "participants.tsv" for s in sources) if p.exists()), None
-    )
-    people = tables.read_participants(table) if table else {}
+    people = _people([Path(s) for s in sources], participants)
     job = IngestJob(
         out, set_name, settings, key, tuple(files), people, lease, replace and store.is_corpus(out)
     )
@@ -113,6 +111,24 @@ def ingest_job(
             "(a new image may join two); give slices.tsv, or rebuild it with --replace"
         )
     return job
+
+
+def _people(sources: Sequence[Path], given: Path | None) -> dict[str, tables.Person]:
+    """Read the table that was given, or those in the sources and in their folders (sites).
+
+    Raises
+    ------
+    ValueError
+        Two tables say different things of one participant.
+    """
+    beside = [p for s in sources for p in (s, *sorted(s.glob("*/"))) if s.is_dir()]
+    found = [given] if given else [p / "participants.tsv" for p in beside]
+    people: dict[str, tables.Person] = {}
+    for table in found:
+        for name, person in tables.read_participants(table).items() if table.exists() else ():
+            if people.setdefault(name, person) != person:
+                raise ValueError("participants.tsv: two tables differ about one participant")
+    return people
 
 
 def _clean(out: Path) -> None:
@@ -135,7 +151,7 @@ def _same_settings(job: IngestJob, corpus: store.Corpus) -> None:
     if differs:
         raise ValueError(
             f"settings: {job.corpus} was made with other {', '.join(differs)}; "
-            "give the same settings, another --out, or --replace"
+            "give the same settings, another place, or rebuild it with ingest --replace"
         )
 
 

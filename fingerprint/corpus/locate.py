@@ -6,7 +6,7 @@ Nothing is written: the answer is for the terminal inside the hospital, and nowh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fingerprint.corpus.identity import Key, token
@@ -32,21 +32,27 @@ def locate(
     wanted : sequence of str
         Tokens, query names (``g_...``), pseudonyms of participants (``P...``) or scans (``S...``).
     """
-    left = {QUERY.sub(r"\1", name): name for name in wanted}
+    asked: dict[str, list[str]] = {}
+    for name in dict.fromkeys(wanted):
+        asked.setdefault(QUERY.sub(r"\1", name), []).append(name)
     files = walk(sources, key, participant_from=participant_from)
+    for bare, what in _candidates(files, key, asked):
+        for name in asked.pop(bare, ()):
+            yield name, what
+
+
+def _candidates(
+    files: Sequence[SourceFile], key: Key, asked: Mapping[str, object]
+) -> Iterator[tuple[str, str]]:
+    """Yield what there is, the cheapest first, as long as something is asked for."""
     for file in files:
-        if file.token in left:
-            yield left.pop(file.token), f"file {file.path}"
-    if any(name[0] in "PS" for name in left):
-        for name, what in _people(files, key):
-            if name in left:
-                yield left.pop(name), what
-    if any(name[0] not in "PS" for name in left):
+        yield file.token, f"file {file.path}"
+    if any(name[:1] in ("P", "S") for name in asked):
+        yield from _people(files, key)
+    if any(name[:1] not in ("P", "S") for name in asked):
         for file in files:
             for i in range(MOST_FRAMES):
-                name = token(key, f"{file.token}#{i}")
-                if name in left:
-                    yield left.pop(name), f"file {file.path}, image {i}"
+                yield token(key, f"{file.token}#{i}"), f"file {file.path}, image {i}"
 
 
 def _people(files: Sequence[SourceFile], key: Key) -> Iterator[tuple[str, str]]:
@@ -59,7 +65,7 @@ def _people(files: Sequence[SourceFile], key: Key) -> Iterator[tuple[str, str]]:
             for file, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Rejected):
                     continue
-                who = answer[0].patient or file.participant
+                who = file.participant or answer[0].patient
                 participant, scan, series = names_of(file, answer[0], key)
                 yield participant, f"patient {who} ({file.path})"
                 yield scan, f"scan of patient {who} ({file.path})"

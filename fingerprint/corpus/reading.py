@@ -65,7 +65,7 @@ def _refused(file: SourceFile, why: Rejected) -> dict[str, Any]:
 
 def names_of(file: SourceFile, header: Header, key: Key) -> tuple[str, str, str]:
     """Return the pseudonyms of a file's participant ("" if unknown), scan and series."""
-    who = header.patient or file.participant
+    who = file.participant or header.patient
     scan = header.acquisition or file.scan or file.token
     series = header.series or file.scan or file.token
     return (
@@ -78,7 +78,7 @@ def names_of(file: SourceFile, header: Header, key: Key) -> tuple[str, str, str]
 def _surveyed(
     file: SourceFile, header: Header, people: Mapping[str, tables.Person], key: Key
 ) -> dict[str, Any]:
-    who = header.patient or file.participant
+    who = file.participant or header.patient  # what the user says of a file goes before its tag
     person = people.get(who, UNKNOWN) if who is not None else UNKNOWN
     participant, scan, series = names_of(file, header, key)
     flags = header.flags

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -87,13 +88,14 @@ def walk(
         A source that does not exist or holds no file; two files with one relative path.
     """
     found: dict[str, SourceFile] = {}
+    _check(sources)
     for source in sources:
-        if not source.exists():
-            raise ValueError(f"source: {source} does not exist")
         listed = _table(source, slices)
         for path in _files(source, skip):
             name = path.relative_to(source).as_posix() if path != source else path.name
             file = _describe(path, name, token(key, name), listed, participant_from)
+            if file.token in found and file.reason:  # each source may have its own README
+                file = replace(file, token=token(key, f"{source.name}/{name}"))
             if file.token in found:
                 raise ValueError(
                     f"source: {path} and {found[file.token].path} share a relative path"
@@ -101,7 +103,41 @@ def walk(
             found[file.token] = file
     if not found:
         raise ValueError(f"source: no file in {', '.join(map(str, sources))}")
-    return [found[name] for name in sorted(found)]
+    return _told_apart([found[name] for name in sorted(found)], sources)
+
+
+def _check(sources: Sequence[Path]) -> None:
+    resolved = [source.resolve() for source in sources]
+    for i, source in enumerate(sources):
+        if not str(source).strip() or not source.exists():
+            raise ValueError(f"source: {str(source)!r} does not exist")
+        if (source / "manifests").is_dir() and (source / "zarr.json").exists():
+            raise ValueError(f"source: {source} is a corpus already; audit takes it as it is")
+        for j, other in enumerate(resolved):
+            if i != j and resolved[i].is_relative_to(other):
+                raise ValueError(f"source: {source} lies in {sources[j]}; name one of them")
+
+
+def _told_apart(files: list[SourceFile], sources: Sequence[Path]) -> list[SourceFile]:
+    """Where two NIfTI files of nobody share a name (``p1/ct.nii``, ``p2/ct.nii``), use the path."""
+    roots = sorted((str(s) for s in sources), key=len, reverse=True)
+    names = Counter(f.participant for f in files if _named(f))
+
+    def whole(file: SourceFile) -> str:
+        path = str(file.path)
+        root = next((r for r in roots if path.startswith(r)), "")
+        return path[len(root) :].strip("/").removesuffix(".gz").removesuffix(".nii")
+
+    return [
+        replace(f, participant=whole(f)) if _named(f) and names[f.participant] > 1 else f
+        for f in files
+    ]
+
+
+def _named(file: SourceFile) -> bool:
+    """Whether a NIfTI file's own name stands in for its participant."""
+    is_nifti = file.name.lower().endswith((".nii", ".nii.gz"))
+    return is_nifti and not (file.participant or "sub-").startswith("sub-")
 
 
 def _table(source: Path, given: Path | None) -> dict[str, tables.SliceRow] | None:
