@@ -30,7 +30,7 @@ from pathlib import Path
 from flows import state
 
 START_S = 60.0
-GRACE_S = 20.0  # to unwind after the server died
+GRACE_S = 10.0  # to unwind after the server died
 STOP_S = 10.0
 
 PRIVATE = {

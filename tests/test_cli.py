@@ -333,6 +333,23 @@ def test_sigterm_is_4_within_30_s_and_resumable(sets, tmp_path):
     assert cli.run(audit(sets, "copied", tmp_path / "a")) == 10
 
 
+def test_a_server_that_is_killed_ends_the_command_with_4_and_it_resumes(sets, tmp_path):
+    argv = [word for word in audit(sets, "copied", tmp_path / "a") if word != "--plain"]
+    command = subprocess.Popen([*PROGRAM, *argv], stderr=subprocess.PIPE, text=True)
+    for line in command.stderr:
+        if "check" in line:
+            break
+    below = psutil.Process(command.pid).children(recursive=True)
+    server = next(p for p in below if "flows.serve" in p.cmdline())
+    server.kill()
+    assert command.wait(60) == 4
+    assert "the Prefect server ended" in command.stderr.read()
+    command.stderr.close()
+    psutil.wait_procs(below, timeout=5)
+    assert not any(p.is_running() for p in below)
+    assert cli.run(audit(sets, "copied", tmp_path / "a")) == 10
+
+
 def test_everything_in_out_is_for_its_owner_alone(sets, tmp_path):
     before = os.umask(0o022)
     try:

@@ -208,7 +208,7 @@ def test_a_closed_cluster_leaves_no_process_and_no_file(tmp_path):
 def test_a_cluster_leaves_the_environment_as_it_was(tmp_path):
     before = dict(os.environ)
     with cluster.executor("local", SETTINGS) as execute:
-        assert len(list(execute(tmp_path, toys.squares(2)))) == 2
+        assert len(list(execute(tmp_path, [toys.one(toys.square_of, 2)]))) == 1
     assert dict(os.environ) == before
 
 
