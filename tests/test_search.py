@@ -177,3 +177,19 @@ def test_histogram_counts_every_pair_once_and_one_in_the_last_bin() -> None:
     counts = histogram(r)
     assert counts.sum() == 3
     assert counts[0] == counts[BINS // 2] == counts[-1] == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("q", "s", "side"), [(3, 5, 16), (17, 33, 64), (64, 256, 512)])
+def test_a_gpu_gives_the_same_bits(rng: np.random.Generator, q: int, s: int, side: int) -> None:
+    images = rng.integers(0, 256, (q + s, side, side), dtype=np.uint8)
+    images[1], images[q] = images[0], images[0]
+    queries, slices = pixels(images[:q], queries=True), pixels(images[q:], queries=False)
+    patients = torch.from_numpy(np.sort(rng.integers(0, 3, s)))
+    on_cpu = correlate(queries, slices)
+    on_gpu = correlate(queries.to("cuda"), slices.to("cuda"))
+    assert torch.equal(on_cpu, on_gpu.cpu())
+    one, other = best_of(on_cpu, patients, 3, 0), best_of(on_gpu, patients.to("cuda"), 3, 0)
+    np.testing.assert_array_equal(one.r, other.r)
+    np.testing.assert_array_equal(one.slice, other.slice)
+    np.testing.assert_array_equal(histogram(on_cpu), histogram(on_gpu))
