@@ -247,7 +247,7 @@ def test_doctor_says_that_an_audit_can_run_here(capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is True
     assert told["libraries"] == "within their bounds"
-    assert told["exact search, cpu"] == "yes"
+    assert told["exact search, cpu"] == "yes, int8"
     assert told["cores"] >= 1
 
 
