@@ -412,6 +412,30 @@ def test_an_orientation_that_was_chosen_is_kept(tmp_path: Path) -> None:
         run_audit(job)
 
 
+def test_the_advice_on_orientation_can_be_followed(tmp_path: Path, key_file: Path) -> None:
+    rng = np.random.default_rng(15)
+    real = textures(rng, 30, 64)
+    for name, pixels in (("real", real), ("gen", real[::3, ::-1])):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(pixels):
+            Image.fromarray(np.ascontiguousarray(image)).save(tmp_path / name / f"{i:02d}.png")
+
+    def run(out: str, orient: str | None) -> int:
+        settings = Settings(size_px=64, controls=2, orient=orient)
+        return audit(
+            tmp_path / "real",
+            tmp_path / "gen",
+            out=tmp_path / out,
+            settings=settings,
+            key_file=key_file,
+        ).exit_code
+
+    with pytest.raises(ValueError, match="--orient flip-y and another OUT, or --orient as-is"):
+        run("a", None)
+    assert run("a", "as-is") == 0
+    assert run("b", "flip-y") == 10
+
+
 def test_a_run_inside_its_source_does_not_eat_itself(tmp_path: Path, key_file: Path) -> None:
     rng = np.random.default_rng(14)
     for name, n in (("real", 4), ("gen", 3)):

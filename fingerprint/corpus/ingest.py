@@ -146,7 +146,9 @@ def _same_settings(job: IngestJob, corpus: store.Corpus) -> None:
             "give that key with --key-file, or another --out"
         )
     wanted = job.settings.matters_to(*MADE_WITH) | {"set": job.set_name}
-    made = corpus.head["made_with"]
+    made = dict(corpus.head["made_with"])
+    if wanted["orient"] == "as-is" and made.get("orient") is None:
+        made["orient"] = "as-is"  # not questioned then, and what was stored is the same
     differs = sorted(name for name in wanted if wanted[name] != made.get(name))
     if differs:
         raise ValueError(
