@@ -75,6 +75,12 @@ class Phase:
     needs_gpu: bool = False
 
 
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of the bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest_of(value: Any) -> str:
     """SHA-256 of the canonical JSON of `value`: sorted keys, no spaces, no NaN."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

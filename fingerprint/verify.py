@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ APART = ("ledger/", "corpora/", "log.jsonl", ".lease", MANIFEST)
 
 def seal_run(out: Path) -> None:
     """List every file of a finished run with its SHA-256, in ``manifest.json``."""
-    files = {name: _sha256(out / name) for name in _files(out)}
+    files = {name: ledger.digest_of_file(out / name) for name in _files(out)}
     document = {"format": 1, "files": files, "seal": ledger.digest_of(files)}
     with ledger.replacing(out / MANIFEST) as file:
         file.write(store.canonical(document))
@@ -99,15 +98,10 @@ def outputs(out: Path) -> Iterator[str]:
             yield f"{out.name}: {name} is missing"
         elif name not in files:
             yield f"{out.name}: {name} does not belong to the run"
-        elif _sha256(out / name) != files[name]:
+        elif ledger.digest_of_file(out / name) != files[name]:
             yield f"{out.name}: {name} is not what was written"
 
 
 def _files(out: Path) -> list[str]:
     names = (p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     return sorted(name for name in names if not name.startswith(APART))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

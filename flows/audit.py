@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from fingerprint.job import read_run
+from fingerprint.measure.findings import COPIES_FOUND
 from fingerprint.run import Run
 from flows import chain, progress, tell
 
@@ -42,7 +43,7 @@ def audit(
     images = done.run.findings["identical.images"]
     if done.refused:
         return Failed(name="TooManyRejected", message="too many inputs were rejected", data=done)
-    if done.run.exit_code == chain.COPIES_FOUND:
+    if done.run.exit_code == COPIES_FOUND:
         return Completed(name="CopiesFound", message=f"{images} identical images", data=done)
     return Completed(message="no identical image", data=done)
 
@@ -54,7 +55,7 @@ def _leave_tables(run: Run) -> None:
     }
     tell.table("shards", shards, "Shards done, by phase")
     verdict = {
-        "verdict": "copies found" if run.exit_code == chain.COPIES_FOUND else "none found",
+        "verdict": "copies found" if run.exit_code == COPIES_FOUND else "none found",
         "report": run.report.resolve(),
         "run": record["run"],
     }

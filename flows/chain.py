@@ -7,8 +7,7 @@ a task run in a flow. Parameters are paths and names as text, fit to be read in 
 from __future__ import annotations
 
 import datetime
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,9 @@ from typing import Any
 from fingerprint import lease, run, settings
 from fingerprint.corpus import identity, ingest, store
 from fingerprint.job import audit_job, claim
-from fingerprint.ledger import Execute, Phase
-from fingerprint.phases import Job, Watch, run_phase
+from fingerprint.phases import Step, Watch, run_phase
 from flows import cluster, log
 
-logger = logging.getLogger(__name__)
-
-COPIES_FOUND = 10
 FIRST_PAGE = (
     "queries.generated",
     "patients.searched",
@@ -32,7 +27,6 @@ FIRST_PAGE = (
     "limit.weakest",
 )
 
-Step = Callable[[Phase, Job, Execute, Watch], None]
 Knobs = Mapping[str, Any]
 
 

@@ -100,9 +100,9 @@ def ingest(
     knobs = _knobs(
         orient=orient,
         window_hu=window,
-        require=require and require.split(","),
+        require=require,
         hu=hu or None,
-        range=value_range and value_range.split(","),
+        range=value_range,
         participant_from=participant_from,
     )
     if dry_run:
@@ -160,9 +160,9 @@ def audit(
         sample=sample,
         seed=seed,
         window_hu=window,
-        require=require and require.split(","),
+        require=require,
         hu=hu or None,
-        range=value_range and value_range.split(","),
+        range=value_range,
         participant_from=participant_from,
     )
     if dry_run:

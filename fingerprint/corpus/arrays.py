@@ -27,11 +27,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fingerprint.corpus.scan import Rejected
+from fingerprint.corpus.scan import MOST_RATIO, MOST_VOXELS, Rejected
 
 LEAST_SIDE = 8
-MOST_VOXELS = 512 * 512 * 4096
-MOST_RATIO = 200  # bytes unpacked from one packed byte
 
 
 @dataclass(frozen=True)

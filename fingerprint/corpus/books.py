@@ -19,6 +19,7 @@ import pandas as pd
 
 from fingerprint.corpus import store, tables
 from fingerprint.corpus.identity import Key
+from fingerprint.corpus.images import range_of
 from fingerprint.corpus.source import SourceFile
 from fingerprint.ledger import Damaged, replacing
 
@@ -136,10 +137,7 @@ class Book:
         floats = self.readable[self.readable["pixel"] == "float"]
         if sealed is not None:
             return float(sealed[0]), float(sealed[1])
-        for low, high in ((0.0, 1.0), (-1.0, 1.0)):
-            if len(floats) and floats["low"].min() >= low and floats["high"].max() <= high:
-                return low, high
-        return None
+        return range_of(floats["low"].min(), floats["high"].max()) if len(floats) else None
 
     def tally(self) -> str:
         """Codes and reasons with their counts, for one line on the terminal."""

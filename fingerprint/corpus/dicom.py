@@ -12,7 +12,7 @@ import numpy as np
 import pydicom.config
 from numpy.typing import NDArray
 
-from fingerprint.corpus.dicom_file import MAX_VOXELS, Frame, frames_of, parse, refuse_short
+from fingerprint.corpus.dicom_file import Frame, frames_of, parse, refuse_short
 from fingerprint.corpus.dicom_tags import (
     acquisition_of,
     age_of,
@@ -23,7 +23,7 @@ from fingerprint.corpus.dicom_tags import (
 )
 from fingerprint.corpus.pixels import to_grey
 from fingerprint.corpus.planes import SAME_MM, refuse_leaning, refuse_mixed, step_of
-from fingerprint.corpus.scan import Header, ReadOptions, Rejected, Scan, Stack
+from fingerprint.corpus.scan import MOST_VOXELS, Header, ReadOptions, Rejected, Scan, Stack
 from fingerprint.corpus.window import air_level, fit, stored_grid
 
 SAME_SLICE = "same slice again"
@@ -145,7 +145,7 @@ def _scan(job: _Job, lost: int) -> Scan | None:
     size = job.options.size_px
     refuse_mixed([frame.plane for _, frame in job.frames])
     order = sorted(job.frames, key=lambda f: (f[1].plane.position_mm, str(f[1].path), f[1].index))
-    if len(order) * size * size > MAX_VOXELS:
+    if len(order) * size * size > MOST_VOXELS:
         raise Rejected("too_large", f"{len(order)} slices")
     pixels, kept = _pixels(job, order)
     if not kept:

@@ -26,10 +26,8 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 from fingerprint.corpus.dicom_tags import text
 from fingerprint.corpus.pixels import Stored, stored_of
 from fingerprint.corpus.planes import Plane, plane_of
-from fingerprint.corpus.scan import Rejected
+from fingerprint.corpus.scan import MOST_RATIO, MOST_VOXELS, Rejected
 
-MAX_VOXELS = 512 * 512 * 4096
-MAX_RATIO = 200  # pixel bytes to file bytes: no CT compresses so well
 ALLOWED = (
     "SOPClassUID ImageType Modality PatientID PatientSex PatientAge PatientIdentityRemoved "
     "DeidentificationMethodCodeSequence StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID "
@@ -254,10 +252,10 @@ def _compressed(file: File) -> bool:
 
 def _refuse_large(file: File, frames: Sequence[Frame]) -> None:
     voxels = len(frames) * math.prod(frames[0].shape)
-    if voxels > MAX_VOXELS:
+    if voxels > MOST_VOXELS:
         raise Rejected("too_large", f"{voxels} pixels")
     size = voxels * frames[0].form.allocated // 8
-    if frames[0].offset is None and size > MAX_RATIO * file.size:
+    if frames[0].offset is None and size > MOST_RATIO * file.size:
         raise Rejected("bomb", f"{size} bytes of pixels in {file.size}")
 
 

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fingerprint.corpus.arrays import MOST_VOXELS, Frames, open_npy, open_npz
+from fingerprint.corpus.arrays import Frames, open_npy, open_npz
 from fingerprint.corpus.intact import JPEG, PNG, TIFF
 from fingerprint.corpus.orientation import ORIENTATIONS
 from fingerprint.corpus.pictures import open_picture
-from fingerprint.corpus.scan import Header, ReadOptions, Rejected, Scan, Stack
+from fingerprint.corpus.scan import MOST_VOXELS, Header, ReadOptions, Rejected, Scan, Stack
 from fingerprint.corpus.window import air_level, fit, to_uint8
 
 NPY = b"\x93NUMPY"
@@ -109,10 +109,16 @@ def set_range(seen: Iterable[Header]) -> tuple[float, float]:
     if not floats:
         raise ValueError("set_range: no float image among the headers")
     low, high = min(h.low for h in floats), max(h.high for h in floats)
-    for lo, hi in ((0.0, 1.0), (-1.0, 1.0)):
-        if lo <= low and high <= hi:
-            return lo, hi
-    raise Rejected("no_range", f"values from {low:g} to {high:g}")
+    found = range_of(low, high)
+    if found is None:
+        raise Rejected("no_range", f"values from {low:g} to {high:g}")
+    return found
+
+
+def range_of(low: float, high: float) -> tuple[float, float] | None:
+    """Return [0, 1] or [-1, 1], whichever first holds all values of a set; else None."""
+    usual = ((0.0, 1.0), (-1.0, 1.0))
+    return next(((lo, hi) for lo, hi in usual if lo <= low and high <= hi), None)
 
 
 def bilinear(image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -7,7 +7,6 @@ table that changed is an error unless the corpus is replaced. The phases are in 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -168,8 +167,7 @@ def _new_files(job: IngestJob, corpus: store.Corpus) -> Iterator[SourceFile]:
         told += file.told(job.key) != row.told
         stat = (file.size, file.mtime_ns, file.ctime_ns)
         if stat != (row.bytes, row.mtime_ns, row.ctime_ns) and row.sha256:
-            with file.path.open("rb") as data:
-                changed += hashlib.file_digest(data, "sha256").hexdigest() != row.sha256
+            changed += ledger.digest_of_file(file.path) != row.sha256
     told += _told_otherwise(job, corpus)
     if changed or told:
         raise Damaged(

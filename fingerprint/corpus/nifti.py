@@ -24,11 +24,17 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from fingerprint.corpus.planes import OBLIQUE_DEG
-from fingerprint.corpus.scan import Header, ReadOptions, Rejected, Scan, Stack
+from fingerprint.corpus.scan import (
+    MOST_RATIO,
+    MOST_VOXELS,
+    Header,
+    ReadOptions,
+    Rejected,
+    Scan,
+    Stack,
+)
 from fingerprint.corpus.window import air_level, fit, stored_grid, to_uint8
 
-MAX_VOXELS = 512 * 512 * 4096
-MAX_RATIO = 200  # unpacked to packed bytes: no CT compresses so well
 LUNG_LIKE_HU = -500.0
 AIR_SHARE = 0.001  # a CT shows at least so much air; an MR image has nothing below zero
 _GZIP = b"\x1f\x8b"
@@ -137,7 +143,7 @@ def _scan(path: Path, options: ReadOptions) -> Scan:
     stack = stack[::z_step, ::y_step, ::x_step]
     n, h, w = stack.shape
     size = options.size_px
-    if n * size * size > MAX_VOXELS:
+    if n * size * size > MOST_VOXELS:
         raise Rejected("too_large", f"{n} slices")
     pixels = _to_grey(stack, volume, options)
     z, y, x = volume.spacing_mm
@@ -282,9 +288,9 @@ def _opened(path: Path) -> gzip.GzipFile | IO[bytes]:
 def _refuse_large(volume: Volume, size: int, *, packed: bool) -> None:
     """Compare what is declared with what may be, before anything is allocated."""
     voxels = math.prod(volume.shape)
-    if voxels > MAX_VOXELS:
+    if voxels > MOST_VOXELS:
         raise Rejected("too_large", f"{voxels} voxels")
-    if packed and volume.end > MAX_RATIO * size:
+    if packed and volume.end > MOST_RATIO * size:
         raise Rejected("bomb", f"{volume.end} bytes declared in {size}")
     if not packed and volume.end > size:
         raise Rejected("truncated", f"{size} of {volume.end} bytes")
@@ -301,11 +307,11 @@ def _content(path: Path) -> tuple[Volume, NDArray[np.uint8] | bytearray]:
         file.seek(0)
         content = bytearray(volume.end)
         _fill(file, content)
-        rest = MAX_RATIO * size - volume.end
+        rest = MOST_RATIO * size - volume.end
         while piece := _piece(file, _PIECE):
             rest -= len(piece)
             if rest < 0:
-                raise Rejected("bomb", f"more than {MAX_RATIO} times its size")
+                raise Rejected("bomb", f"more than {MOST_RATIO} times its size")
     return volume, content
 
 

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from fingerprint.corpus.arrays import LEAST_SIDE, MOST_VOXELS, Frames
+from fingerprint.corpus.arrays import LEAST_SIDE, Frames
 from fingerprint.corpus.intact import STRIPS, check_bytes, tiff_turns
 from fingerprint.corpus.orientation import INVERSE, ORIENTATIONS
-from fingerprint.corpus.scan import Rejected
+from fingerprint.corpus.scan import MOST_VOXELS, Rejected
 
 ORIENTATION_IGNORED = "an EXIF orientation was not applied"
 

@@ -256,8 +256,7 @@ def _mid(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _sha256(path: Path) -> str:
     """Digest of a file, "" if it cannot be opened: the reader gave it a code already."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return ledger.digest_of_file(path)
     except OSError:
         return ""
 

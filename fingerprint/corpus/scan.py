@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+# before any allocation: what one file, or one stack of slices, may declare
+MOST_VOXELS = 512 * 512 * 4096
+MOST_RATIO = 200  # bytes unpacked from one packed byte: no CT compresses so well
+
 CODES: dict[str, str] = {
     # whole files
     "unreadable": "not a file that this program can read",

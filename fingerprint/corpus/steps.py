@@ -256,7 +256,6 @@ def _finish_seal(job: IngestJob, values: Iterator[Values]) -> None:
         "made_with": made_with,
         "value_range": _value_range(job, new),
         "derived": dict.fromkeys(store.SMALLER, 1),
-        "summary": book.summary(job.set_name) | {"bytes_out": 0},
     }
     if job.lease and not leases.held(job.corpus / leases.NAME, job.lease):
         raise Incomplete(f"{job.corpus}: another process took this corpus over; run again")

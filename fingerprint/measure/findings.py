@@ -21,6 +21,7 @@ from fingerprint.measure import fisher
 
 FORMAT = "1.0"
 PAIRS_SHOWN = 50
+COPIES_FOUND = 10  # exit code
 SETS = {"real": "real", "generated": "generated", "control": "controls"}  # ours -> run.json
 
 # Not computed by this version, and what each will need. A number that comes alive leaves this list.
@@ -116,7 +117,7 @@ def exit_code(findings: Mapping[str, Any]) -> int:
     images = findings.get("identical.images")
     if images is None:
         raise ValueError("exit_code: identical.images must be a number; the search did not finish")
-    return 10 if images else 0
+    return COPIES_FOUND if images else 0
 
 
 def collect(
