@@ -128,6 +128,19 @@ def test_one_range_of_values_holds_for_every_part(tmp_path: Path, key: Key) -> N
     assert corpus.read(1, 2).max() == 128
 
 
+def test_values_outside_the_range_of_the_earlier_parts_are_rejected_not_clipped(
+    tmp_path: Path, key: Key
+) -> None:
+    source, out = tmp_path / "npy", tmp_path / "gen"
+    source.mkdir()
+    np.save(source / "a.npy", np.linspace(0, 1, 4096).reshape(64, 64))
+    run(key, source, out, set_name="generated")
+    np.save(source / "b.npy", np.linspace(-1, 1, 4096).reshape(64, 64))
+    corpus = run(key, source, out, set_name="generated")
+    assert corpus.n == 1
+    assert corpus.summary["rejected"] == {"no_range": 1}
+
+
 def test_a_letter_beside_a_series_does_not_excuse_a_missing_slice(tmp_path: Path, key: Key) -> None:
     source = tmp_path / "ct"
     dicoms.series(source, 9)[4].unlink()

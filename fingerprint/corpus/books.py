@@ -139,6 +139,17 @@ class Book:
             return float(sealed[0]), float(sealed[1])
         return range_of(floats["low"].min(), floats["high"].max()) if len(floats) else None
 
+    def within(self, sealed: Sequence[float] | None) -> Book:
+        """Reject float images outside the range of the sealed parts: clipped, they would change."""
+        if sealed is None:
+            return self
+        files = self.files.copy()
+        floats = (files["pixel"] == "float") & (files["code"] == "") & (files["reason"] == "")
+        outside = floats & ((files["low"] < sealed[0]) | (files["high"] > sealed[1]))
+        files.loc[outside, "code"] = "no_range"
+        files.loc[outside, "detail"] = f"outside {sealed[0]:g} to {sealed[1]:g}, of earlier parts"
+        return replace(self, files=files)
+
     def tally(self) -> str:
         """Codes and reasons with their counts, for one line on the terminal."""
         counts = {**_counts(self.files["code"]), **_counts(self.files["reason"])}

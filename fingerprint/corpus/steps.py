@@ -69,6 +69,8 @@ def _finish_survey(job: IngestJob, values: Iterator[Values]) -> None:
     book = Book.of_files(job.files, job.key)
     headers = [outcomes_of(json.loads(bytes(value["rows"]))) for value in values]
     book = book.with_headers(headers, job.settings.require)
+    if job.settings.range is None:
+        book = book.within(_sealed_range(job))
     book.save(job.note("survey"))
 
 
@@ -111,7 +113,11 @@ def _plan_read(job: IngestJob) -> list[Shard]:
 
 
 def _value_range(job: IngestJob, book: Book) -> tuple[float, float] | None:
-    return book.value_range(job.sealed.head.get("value_range") if job.sealed else None)
+    return book.value_range(_sealed_range(job))
+
+
+def _sealed_range(job: IngestJob) -> list[float] | None:
+    return job.sealed.head.get("value_range") if job.sealed else None
 
 
 def _batches(units: Sequence[Unit]) -> Iterator[list[Unit]]:
