@@ -22,7 +22,20 @@ from fingerprint.corpus import store
 from fingerprint.settings import Settings
 
 FORMAT = (1, 0)
-DECIDES = ("capped_slices", "controls", "keep_patients", "q", "sample", "seed")
+POSE = (
+    "pose",
+    "mirror",
+    "angle_deg",
+    "angle_step_deg",
+    "scale",
+    "scale_step",
+    "shift_px",
+    "shift_step_px",
+)
+DECIDES = (
+    *("capped_slices", "controls", "keep_patients", "keep_itself", "q", "sample", "seed"),
+    *("image", *POSE, "refine_64", "refine_128"),
+)
 PACKAGES = (
     "fingerprint",
     "numpy",

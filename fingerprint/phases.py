@@ -26,7 +26,7 @@ from fingerprint.ledger import Execute, Phase, Shard, Values
 from fingerprint.measure import findings
 from fingerprint.report import build
 from fingerprint.search import correlation, matches, raw, tiling
-from fingerprint.search.raw import QuerySet
+from fingerprint.search.sets import QuerySet, Reference
 
 Watch = Callable[[str, int, int], None]
 """Told (phase, shards done, shards planned) after every shard, and once before the first."""
@@ -137,7 +137,7 @@ def _refuse_leaks(job: AuditJob) -> None:
 # -- search: every query x every real slice
 
 
-def _search(job: AuditJob) -> tuple[list[QuerySet], raw.Reference, list[str]]:
+def _search(job: AuditJob) -> tuple[list[QuerySet], Reference, list[str]]:
     s, real, generated = job.settings, job.corpora["real"], job.corpora["generated"]
     reference, who = correlation.reference(real, s.capped_slices)
     patients = [str(p) for p in who]
@@ -166,7 +166,7 @@ def _enlarged_from(corpus: Corpus, queries: QuerySet) -> int:
 def _plan_search(job: AuditJob) -> list[Shard]:
     s, real = job.settings, job.corpora["real"]
     need = tiling.bytes_needed(
-        band=s.band_queries, block=s.block_slices, chunk=real.chunk_slices, side=real.size_px
+        band=s.band_queries or 512, block=s.block_slices, chunk=real.chunk_slices, side=real.size_px
     )
     if need > s.memory_gib * 2**30 / 2:  # the other half is the interpreter's and the allocator's
         raise ValueError(
@@ -175,14 +175,16 @@ def _plan_search(job: AuditJob) -> list[Shard]:
         )
     sets, reference, _ = _search(job)
     return raw.plan(
-        sets, reference, band=s.band_queries, shard=s.shard_slices, block=s.block_slices
+        sets, reference, band=s.band_queries or 512, shard=s.shard_slices, block=s.block_slices
     )
 
 
 def _finish_search(job: AuditJob, values: Iterator[Values]) -> None:
     sets, reference, patients = _search(job)
     s = job.settings
-    r, at, counts = raw.fold(sets, reference, values, band=s.band_queries, shard=s.shard_slices)
+    r, at, counts = raw.fold(
+        sets, reference, values, band=s.band_queries or 512, shard=s.shard_slices
+    )
     correlation.save(
         job.out / "correlation.zarr",
         r,

@@ -62,7 +62,12 @@ class Settings(BaseSettings):
     chunk_slices: Positive = Field(64, description="slices in one stored chunk")
     block_slices: Positive = Field(256, description="slices multiplied at a time")
     shard_slices: Positive = Field(4096, description="slices in one unit of search work")
-    band_queries: Positive = Field(512, description="queries in one unit of search work")
+    shard_pairs: Positive = Field(
+        200_000_000, description="pairs in one unit, where a corpus is compared with itself"
+    )
+    band_queries: Annotated[int, Field(ge=0)] = Field(
+        0, description="queries in one unit of search work; 0: what memory_gib holds"
+    )
     capped_slices: Annotated[int, Field(ge=0)] = Field(
         0, description="slices per patient where patients are compared; 0: what every patient has"
     )
@@ -70,6 +75,28 @@ class Settings(BaseSettings):
         240, description="control slices drawn from the real set when none are given"
     )
     keep_patients: Positive = Field(32, description="best patients listed for each query")
+    keep_itself: Positive = Field(
+        8, description="best patients kept for each slice of a corpus compared with itself"
+    )
+    keep_matrix: bool = Field(False, description="also write r of every query and slice")
+    keep_matrix_gib: Annotated[float, Field(gt=0)] = Field(4.0, description="largest such matrix")
+
+    # -- pose: how far a copy may have been moved, and how closely that is searched
+    pose: bool = Field(True, description="search every pose, not only the stored one")
+    image: Literal["raw", "body", "highpass"] = Field(
+        "highpass", description="image of the primary score at best pose"
+    )
+    mirror: bool = Field(False, description="search mirrored copies too")
+    angle_deg: Annotated[float, Field(ge=0, le=45)] = Field(15.0, description="largest turn")
+    angle_step_deg: Annotated[float, Field(gt=0)] = 5.0
+    scale: Annotated[float, Field(ge=0, lt=0.5)] = Field(0.10, description="largest change of size")
+    scale_step: Annotated[float, Field(gt=0)] = 0.08
+    shift_px: Annotated[float, Field(ge=0, le=128)] = Field(
+        40.0, description="largest shift, in pixels of a 512 x 512 image"
+    )
+    shift_step_px: Annotated[float, Field(gt=0)] = 16.0
+    refine_64: Positive = Field(1024, description="patients whose pose is refined at 64 px")
+    refine_128: Positive = Field(256, description="patients whose pose is refined at 128 px")
 
     # -- statistics
     q: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="false-discovery rate")

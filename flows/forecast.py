@@ -42,7 +42,7 @@ def of_audit(real: str, generated: str, controls: str | None, settings: Settings
             n[role] = slices if role != "generated" else known[f"ingest.{role}"]["files"]
     asked = min(n["generated"], settings.sample or n["generated"])
     queries = asked + n.get("control", settings.controls)
-    bands = -(-queries // settings.band_queries)
+    bands = -(-queries // (settings.band_queries or 512))
     shards = bands * -(-n["real"] // settings.shard_slices)
     products = 2.0 * queries * n["real"] * settings.size_px**2
     hours = products / PRODUCTS_A_SECOND / (settings.workers or cores()) / 3600

@@ -19,7 +19,7 @@ from fingerprint.corpus import store
 from fingerprint.job import AuditJob, audit_job
 from fingerprint.ledger import Incomplete
 from fingerprint.run import rebuild_report, run_audit
-from fingerprint.search.raw import as_smooth_as
+from fingerprint.search.sets import as_smooth_as
 from fingerprint.settings import Settings
 from fingerprint.verify import verify
 

@@ -20,7 +20,8 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from fingerprint.corpus.store import Corpus
 from fingerprint.search.best import BINS
-from fingerprint.search.raw import SLICES, QuerySet, Reference, opened
+from fingerprint.search.raw import SLICES
+from fingerprint.search.sets import QuerySet, Reference, opened
 from fingerprint.search.tiling import capped
 
 FORMAT = (1, 0)

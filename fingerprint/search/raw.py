@@ -7,8 +7,7 @@ stored bytes. What a tile leaves is small: the best per patient it met, and the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,58 +16,15 @@ from numpy.typing import NDArray
 
 from fingerprint import ledger
 from fingerprint.corpus import store
-from fingerprint.corpus.images import bilinear
 from fingerprint.corpus.scan import sums
-from fingerprint.corpus.window import fit
 from fingerprint.ledger import Counts, Values
 from fingerprint.search.best import BINS, Best, best_of, histogram
 from fingerprint.search.correlate import Pixels, correlate, queries_from, slices_from
+from fingerprint.search.sets import QuerySet, Reference, images_of, opened
 from fingerprint.search.tiling import Tile, tiles
 
 SLICES = ("all", "capped")
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class QuerySet:
-    """Queries of one kind: which slices of which corpus, and which patient each leaves out.
-
-    Attributes
-    ----------
-    name : str
-        ``generated`` or ``control``.
-    corpus : Path
-    digest : str
-        Of that corpus.
-    indices : int64, shape (q,)
-        Slices of the corpus that are queries, in order.
-    own : int64, shape (q,)
-        Index of the patient whose slices a query is not compared with; -1: none.
-    native_px : int
-        Controls of images that were enlarged from this side are made as smooth as they are:
-        reduced to it by area mean and enlarged again. 0: as stored.
-    """
-
-    name: str
-    corpus: Path
-    digest: str
-    indices: NDArray[np.int64]
-    own: NDArray[np.int64]
-    native_px: int = 0
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What is searched: a corpus, the patient of each of its slices, and the capped choice."""
-
-    corpus: Path
-    digest: str
-    chunk: int
-    patients: NDArray[np.int64]
-    capped: NDArray[np.bool_]
 
 
 def plan(
@@ -133,34 +89,9 @@ def search_tile(
     return values, {"pairs": int(counts.sum())}
 
 
-def opened(path: Path, digest: str) -> store.Corpus:
-    """Open a corpus and make sure that it is the one of the plan.
-
-    Raises
-    ------
-    ledger.Damaged
-        It was rebuilt or has grown since.
-    """
-    corpus = store.open_corpus(path)
-    if corpus.digest != digest:
-        raise ledger.Damaged(f"{path.name}: this corpus changed while it was searched")
-    return corpus
-
-
 def _load(queries: QuerySet) -> Pixels:
-    corpus, indices = opened(queries.corpus, queries.digest), queries.indices
-    images = corpus.at(indices)
-    if 0 < queries.native_px < corpus.size_px:
-        images = as_smooth_as(queries.native_px, images)
-        return queries_from(images, *sums(images))
-    total, squares = corpus.label("sum"), corpus.label("sum_of_squares")
-    return queries_from(images, total[indices], squares[indices])
-
-
-def as_smooth_as(native_px: int, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Reduce images (n, s, s) to `native_px` by area mean and enlarge them again, bilinear."""
-    small, _, _ = fit(images, native_px, 0)
-    return np.stack([bilinear(image, images.shape[1:]) for image in small])
+    images = images_of(queries)
+    return queries_from(images, *sums(images))
 
 
 def _blocks(corpus: store.Corpus, tile: Tile, block: int) -> Iterator[tuple[int, Pixels]]:
