@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test test-slow test-gpu check format bench server browser clean
+.PHONY: help setup demo test test-slow test-gpu check format bench bench-peers pose-study server browser clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -27,8 +27,10 @@ test: setup browser ## the tests that need no GPU and no hour
 test-slow: setup browser ## the same and the slow ones (real CT, many kills): FINGERPRINT_DATA names the data
 	$(BIN)/python -m pytest --runslow
 
-test-gpu: setup ## the tests that need a CUDA device
-	$(BIN)/python -m pytest --rungpu -m gpu
+# where there is no .venv, the Python of a bare GPU machine: these tests need neither Prefect nor SimpleITK
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+test-gpu: ## the tests that need a CUDA device, in .venv if there is one
+	$(GPU_PYTHON) -m pytest --rungpu -m gpu -W default tests/gpu tests/test_search.py tests/test_lists.py
 
 check: setup ## what the hooks run: format, lint, types
 	$(BIN)/ruff format --check .
@@ -39,8 +41,15 @@ format: setup ## bring the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## ratios against named peers, all in one run (docs/benchmarks.md)
-	$(BIN)/python tests/bench/correlation.py
+bench: setup ## ratios against peers, each table in one run (docs/benchmarks.md)
+	for table in peers from_zarr slope codecs gpu; do $(BIN)/python tests/bench/$$table.py || exit 1; done
+
+bench-peers: setup ## the same with faiss, kept apart from the project in .venv-peers
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv-peers faiss-cpu==1.15.1
+	$(MAKE) bench
+
+pose-study: setup ## docs/pose.md again, from the real CT that FINGERPRINT_DATA names (20 minutes)
+	$(BIN)/python tests/bench/pose_study.py docs/pose.md
 
 server: setup ## a Prefect server on loopback for scheduled runs (deploy/README.md)
 	$(BIN)/prefect server start --host 127.0.0.1
@@ -50,4 +59,4 @@ browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { apt-get update -qq && apt-get install -y -qq chromium fonts-dejavu-core >/dev/null; }; } || true
 
 clean: ## remove what make made
-	rm -rf .venv build demo *.egg-info .mypy_cache .ruff_cache
+	rm -rf .venv .venv-peers build demo *.egg-info .mypy_cache .ruff_cache

@@ -19,6 +19,8 @@ from typing import Any
 
 from fingerprint import ledger
 from fingerprint.corpus import store
+from fingerprint.search import blocks
+from fingerprint.search.sets import Against, Reference
 from fingerprint.settings import Settings
 
 FORMAT = (1, 0)
@@ -76,6 +78,21 @@ class AuditJob:
     def itself(self) -> bool:
         """Whether a corpus is audited against itself."""
         return self.corpora["real"].digest == self.corpora["generated"].digest
+
+    @cached_property
+    def against(self) -> list[Against]:
+        """Who is compared with whom; not for a corpus against itself."""
+        corpora = self.corpora
+        return blocks.five_blocks(
+            corpora["real"], corpora["generated"], corpora.get("controls"), self.settings
+        )
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The real corpus as the search sees it."""
+        if self.itself:
+            return blocks.reference_of(self.corpora["real"], self.settings.capped_slices)[0]
+        return self.against[0].reference
 
     def read(self) -> dict[str, Any]:
         """Return ``run.json``."""

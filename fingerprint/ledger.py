@@ -130,7 +130,7 @@ def work(ledger: Path, shard: Shard) -> Receipt:
     values, counts = shard.work(*shard.args)
     payload = io.BytesIO()
     np.savez(payload, **dict(values))  # type: ignore[arg-type]  # savez's stub wants no mapping
-    line = _head(shard.key, counts, payload.getvalue())
+    line = _head(shard.key, counts, payload.getbuffer())
     with replacing(path) as out:
         out.write(line)
         out.write(payload.getbuffer())
@@ -174,11 +174,14 @@ def read(path: Path) -> Values:
     return arrays
 
 
-def _head(key: str, counts: Mapping[str, int], payload: bytes, version: int = FORMAT) -> bytes:
+def _head(
+    key: str, counts: Mapping[str, int], payload: bytes | memoryview, version: int = FORMAT
+) -> bytes:
     """Return the first line of a shard's file; its digest covers the line and the payload."""
     head = {"format": version, "key": key, "counts": dict(counts), "bytes": len(payload)}
-    digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode() + payload).hexdigest()
-    return json.dumps(head | {"sha256": digest}, sort_keys=True).encode() + b"\n"
+    digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+    digest.update(payload)  # not joined: a payload may be as large as the memory allows
+    return json.dumps(head | {"sha256": digest.hexdigest()}, sort_keys=True).encode() + b"\n"
 
 
 def _open(path: Path) -> tuple[dict[str, Any], bytes]:

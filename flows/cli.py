@@ -63,13 +63,14 @@ def demo(
     out: Annotated[Path, typer.Argument(help="Folder for patients, images and the report.")] = Path(
         "fingerprint-demo"
     ),
+    cluster: Cluster = "local",
     as_json: Json = False,
 ) -> int:
     """Make forty synthetic patients, plant copies, audit; exit 0 if all are found."""
     from flows.demo import run_demo
 
     with _long():
-        told = run_demo(out)
+        told = run_demo(out, cluster=cluster)
     _print(told, as_json)
     return DONE if told["passed"] else INTERNAL
 
@@ -108,7 +109,8 @@ def ingest(
     if dry_run:
         from flows import forecast
 
-        _print(forecast.of_ingest(sources, _load(settings, knobs)), as_json)
+        told = forecast.of_ingest(sources, _load(settings, knobs), cluster)
+        _print(told if as_json else forecast.readable(told), as_json)
         return DONE
     request = {
         "sources": sources,
@@ -142,6 +144,10 @@ def audit(
     orient: Orient = None,
     sample: Annotated[int | None, typer.Option(help="Draw so many generated images.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draw.")] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Image of the primary score: raw, body, highpass.")
+    ] = None,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Search mirrored copies too.")] = False,
     cluster: Cluster = "local",
     dry_run: DryRun = False,
     plain: Plain = False,
@@ -153,23 +159,35 @@ def audit(
     hu: Annotated[bool, typer.Option("--hu", hidden=True)] = False,
     value_range: Annotated[str | None, typer.Option("--range", hidden=True)] = None,
     participant_from: Hidden = None,
+    keep_matrix: Annotated[bool, typer.Option("--keep-matrix", hidden=True)] = False,
+    no_pose: Annotated[bool, typer.Option("--no-pose", hidden=True)] = False,
 ) -> int:
-    """Compare every generated image with every real slice, and write the report."""
+    """Compare every generated image with every real slice, and write the report.
+
+    With --dry-run, a whole number in place of a corpus plans for so many slices.
+    """
     knobs = _knobs(
         orient=orient,
         sample=sample,
         seed=seed,
+        image=image,
+        mirror=mirror or None,
+        keep_matrix=keep_matrix or None,
+        pose=False if no_pose else None,
         window_hu=window,
         require=require,
         hu=hu or None,
         range=value_range,
         participant_from=participant_from,
     )
-    if dry_run:
-        from flows import forecast
+    from flows import forecast
 
-        _print(forecast.of_audit(real, generated, controls, _load(settings, knobs)), as_json)
+    if dry_run:
+        known = _load(settings, knobs)
+        plan = forecast.of_audit(real, generated, controls, known, cluster=cluster)
+        _print(plan if as_json else forecast.readable(plan), as_json)
         return DONE
+    forecast.refuse_numbers(real, generated, controls)
     request = {
         "real": real,
         "generated": generated,

@@ -38,6 +38,7 @@ from fingerprint import ledger
 from fingerprint.ledger import Execute, Incomplete, Receipt, Shard
 from fingerprint.settings import Settings
 from flows import state
+from flows.places import lanes
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +76,10 @@ def executor(spec: str, settings: Settings) -> AbstractContextManager[Execute]:
     if spec == "threads":
         return _threads(settings)
     if spec == "local":
-        return _own(LocalCluster, settings, n_workers=settings.workers or cores())
+        return _own(LocalCluster, settings, n_workers=lanes(settings))
     if spec == "cuda":
-        return _own(_cuda_cluster(), settings)
+        make, found = _cuda_cluster()
+        return _own(make, settings, n_workers=min(settings.workers or found, found))
     if "://" in spec:
         return _elsewhere(spec, spec)
     if spec.endswith(".json"):
@@ -88,18 +90,13 @@ def executor(spec: str, settings: Settings) -> AbstractContextManager[Execute]:
     )
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 # -- in this process
 
 
 @contextmanager
 def _threads(settings: Settings) -> Iterator[Execute]:
-    lanes = settings.workers or cores()
-    with ThreadPoolExecutor(lanes) as pool:
+    wide = lanes(settings)
+    with ThreadPoolExecutor(wide) as pool:
 
         def execute(folder: Path, shards: Sequence[Shard]) -> Iterator[Receipt]:
             waiting = iter(shards)
@@ -107,7 +104,7 @@ def _threads(settings: Settings) -> Iterator[Execute]:
             flying: set[Future[Receipt]] = set()
             while True:
                 if len(failed) < MAX_FAILED:
-                    more = islice(waiting, lanes - len(flying))
+                    more = islice(waiting, wide - len(flying))
                     flying |= {pool.submit(ledger.work, folder, shard) for shard in more}
                 if not flying:
                     break
@@ -297,6 +294,8 @@ def _config(scratch: Path) -> dict[str, Any]:
         "distributed.worker.memory.spill": False,
         # without spill nothing frees the memory of a paused worker: it would wait for ever
         "distributed.worker.memory.pause": False,
+        # memory_gib is what a worker may use: what was projected to fit is not killed below it
+        "distributed.worker.memory.terminate": 1.0,
         "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
         "distributed.comm.require-encryption": False,
         **{f"distributed.nanny.pre-spawn-environ.{name}": v for name, v in environ.items()},
@@ -329,8 +328,8 @@ def _main_hidden() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _cuda_cluster() -> Any:
-    """Return the class of a cluster of GPUs, once a GPU was seen."""
+def _cuda_cluster() -> tuple[Any, int]:
+    """Return the class of a cluster of GPUs, and how many there are."""
     try:
         nvml, cuda = import_module("pynvml"), import_module("dask_cuda")
     except ImportError as error:
@@ -344,7 +343,7 @@ def _cuda_cluster() -> Any:
         raise ValueError(f"--cluster cuda: no GPU here ({error}); use --cluster local") from error
     if not found:
         raise ValueError("--cluster cuda: no GPU here; use --cluster local")
-    return cuda.LocalCUDACluster
+    return cuda.LocalCUDACluster, found
 
 
 def _address_in(path: Path) -> str:

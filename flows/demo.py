@@ -4,8 +4,9 @@
     OUT/generated/  images of nobody, and copies of some slices
     OUT/audit/      the run, with its report
 
-A planted copy is found if an exact one has r = 1 with a slice of its patient, and if any other one
-has its patient first of all. An image of nobody must not be among the findings.
+An exact copy is found if it has r = 1 with a slice of its patient; any other one (noisy, with other
+grey levels, turned and shifted, bent) if its patient comes first of all. An image of nobody must
+not be among the findings.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from flows import chain, progress
 
 SEED = 7
 PATIENTS = 40
-COPIES = (*[("exact", 0.0)] * 6, *[("noise", 8.0)] * 4, *[("gamma", 1.2)] * 4)
+COPIES = (
+    *[("exact", 0.0)] * 6,
+    *[("noise", 8.0)] * 4,
+    *[("gamma", 1.2)] * 4,
+    *[("pose", 0.5)] * 3,
+    *[("pose", 1.0)] * 3,
+    *[("elastic", 6.0)] * 2,
+)
 NOVEL = 26
 # the hospital holds some broken files on purpose
 KNOBS = {"max_rejected_share_real": 0.2}

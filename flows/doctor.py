@@ -15,9 +15,10 @@ import torch
 from packaging.requirements import Requirement
 
 from fingerprint.corpus import identity
-from fingerprint.search.correlate import int8_is_exact
+from fingerprint.search import finish, pose, product
+from fingerprint.settings import Settings
 from flows import state
-from flows.cluster import cores
+from flows.places import cores, gpus
 
 
 def examined(key_file: Path | None = None) -> dict[str, Any]:
@@ -31,10 +32,11 @@ def examined(key_file: Path | None = None) -> dict[str, Any]:
         "memory_free_gib": round(psutil.virtual_memory().available / 2**30, 1),
         "disk_free_gib": round(shutil.disk_usage(".").free / 2**30, 1),
         "torch": f"{torch.__version__}, {torch.backends.cpu.get_cpu_capability()}",
-        "exact search, cpu": _product("cpu"),
-        "exact search, gpu": _gpu(),
+        "int8 product, cpu": product.chosen("cpu"),
         "--cluster local": f"{cores()} workers",
+        **_gpus(),
         "--cluster cuda": _cuda_cluster(),
+        "pose search": _pose_search(),
         "prefect server": os.environ.get("PREFECT_API_URL") or "a child of each command",
         "key file": _key(key_file),
         "state folder": str(state.folder()),
@@ -59,25 +61,46 @@ def bounds() -> list[str]:
     return wrong
 
 
-def _gpu() -> str:
+def _gpus() -> dict[str, str]:
+    """Say of every GPU what it is, and of all how products are multiplied and finished there."""
+    rows = {"cupy": _library("cupy"), "dask-cuda": _library("dask_cuda")}
     if not torch.cuda.is_available():
-        return "no: torch sees no GPU"
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"{_product('cuda')} ({', '.join(names)})"
+        return {"gpu": "none: torch sees no GPU"} | rows
+    for i in range(torch.cuda.device_count()):
+        known = torch.cuda.get_device_properties(i)
+        free, total = (round(size / 2**30, 1) for size in torch.cuda.mem_get_info(i))
+        major, minor = known.major, known.minor
+        rows[f"gpu {i}"] = f"{known.name}, {free} of {total} GiB free, sm_{major}{minor}"
+    rows["int8 product, gpu"] = product.chosen("cuda")
+    rows["finish, gpu"] = finish.chosen("cuda")
+    return rows
 
 
-def _product(device: str) -> str:
-    """Say which product the search will use: the same self-test decides there."""
-    return "yes, int8" if int8_is_exact(device) else "yes, float64: int8 is not exact here, slower"
+def _library(name: str) -> str:
+    """Return the version of an optional library, or why it cannot be used."""
+    try:
+        found = import_module(name)
+    except ImportError:
+        return "not installed (fingerprint[cuda])"
+    except Exception as error:
+        # a wheel of another CUDA raises what it likes; a doctor says so and goes on
+        return f"does not load ({type(error).__name__})"
+    return str(getattr(found, "__version__", "installed"))
+
+
+def _pose_search() -> str:
+    """Say where the poses of a query are compared with the slices, and what that multiplies."""
+    poses = len(pose.grid_of(Settings()))
+    where = "GPU" if torch.cuda.is_available() else f"{cores()} cores"
+    return f"{where}; {poses:,} poses a query"
 
 
 def _cuda_cluster() -> str:
-    for name in ("dask_cuda", "cupy"):
-        try:
-            import_module(name)
-        except ImportError:
-            return f"no: {name} is not installed (fingerprint[cuda])"
-    return "yes" if torch.cuda.is_available() else "no: no GPU"
+    if not torch.cuda.is_available():
+        return "no: no GPU"
+    if _library("dask_cuda").startswith(("not", "does")):
+        return f"no: dask_cuda {_library('dask_cuda')}"
+    return f"{gpus() or torch.cuda.device_count()} workers"
 
 
 def _key(path: Path | None) -> str:

@@ -1,75 +1,324 @@
-"""What a long command would do: files, slices, shards, bytes and hours, before it does anything.
+"""What a long command would do: files, slices, shards, bytes, hours, before it does anything.
 
-Rough on purpose: nothing is opened but the heads of corpora. Rates are those measured on one core.
+Nothing is opened but the heads of corpora, and nothing is written. A whole number stands for a
+corpus of so many slices, so that a run can be costed before its data exist. What an audit costs is
+computed in `flows/costs.py`; here its inputs are counted and its answer is put into words.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from fingerprint.corpus import store
-from fingerprint.corpus.steps import READ_SLICES, SURVEY_FILES, WRITE_CHUNKS
+from fingerprint.search import tiling
+from fingerprint.search.triangle import Triangle, outline, triangle_of
 from fingerprint.settings import Settings
-from flows.cluster import cores
+from flows import costs
+from flows.places import gpus, lanes
 
 BYTES_A_SLICE = 512 * 512 * 2  # as scanners store them
+SLICES_A_PATIENT = 118  # paper 000: 1,002,012 slices of 8,463 scans
 SLICES_A_SECOND = 100.0  # ingest, one core
 PACKED = 1.7  # blosc-lz4 with bitshuffle on CT
-PRODUCTS_A_SECOND = 4e11  # multiplications and additions of the search, one core
+SURVEY_FILES, READ_SLICES, WRITE_CHUNKS = 512, 1024, 16
 
 
-def of_ingest(sources: Sequence[str], settings: Settings) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Source:
+    """One input of an audit: how many slices of how many patients, and what it would be to ingest.
+
+    `name` tells two inputs apart: the digest of a corpus, else the path or the number.
+    """
+
+    name: str
+    slices: int
+    patients: int
+    side: int
+    chunk: int
+    ingest: dict[str, Any]
+
+
+def of_ingest(sources: Sequence[str], settings: Settings, cluster: str = "local") -> dict[str, Any]:
     """Return the forecast of an ingest."""
     files, size = _count(sources)
-    return _ingest(files, size, settings)
+    slices = min(max(files, size // BYTES_A_SLICE), max(files, 1) * 4096) if files else 0
+    return _ingest(files, size, slices, settings, cluster)
 
 
-def of_audit(real: str, generated: str, controls: str | None, settings: Settings) -> dict[str, Any]:
-    """Return the forecast of an audit; folders are counted as if they were scans."""
-    known: dict[str, Any] = {}
-    n = {}
-    for role, source in (("real", real), ("generated", generated), ("control", controls)):
-        if source is None:
-            continue
-        if store.is_corpus(Path(source)):
-            n[role] = store.open_corpus(Path(source)).n
-        else:
-            known[f"ingest.{role}"] = of_ingest([source], settings)
-            slices = known[f"ingest.{role}"]["slices_about"]
-            n[role] = slices if role != "generated" else known[f"ingest.{role}"]["files"]
-    asked = min(n["generated"], settings.sample or n["generated"])
-    queries = asked + n.get("control", settings.controls)
-    bands = -(-queries // (settings.band_queries or 512))
-    shards = bands * -(-n["real"] // settings.shard_slices)
-    products = 2.0 * queries * n["real"] * settings.size_px**2
-    hours = products / PRODUCTS_A_SECOND / (settings.workers or cores()) / 3600
-    return known | {
-        "queries_about": queries,
-        "slices_about": n["real"],
-        "search_shards_about": shards,
-        "matrix_bytes_about": 2 * 16 * queries * max(1, n["real"] // 100),
-        "hours_about": round(hours + sum(k["hours_about"] for k in known.values()), 3),
+def of_audit(
+    real: str,
+    generated: str,
+    controls: str | None,
+    settings: Settings,
+    *,
+    cluster: str = "local",
+) -> dict[str, Any]:
+    """Return the forecast of an audit, a flat table; folders are counted as if they were scans.
+
+    Raises
+    ------
+    ValueError
+        A source that is not there; a run whose workers would need more than ``memory_gib``.
+    """
+    asked = {"real": real, "generated": generated} | ({"control": controls} if controls else {})
+    sources = {role: _source(text, role, settings, cluster) for role, text in asked.items()}
+    told = _heading(settings, cluster)
+    if sources["real"].name == sources["generated"].name:
+        one = sources["real"]
+        return told | _inputs({"real": one}) | _of_itself(one, settings, cluster)
+    return told | _inputs(sources) | _of_blocks(sources, settings, cluster)
+
+
+def whole_number(text: str) -> bool:
+    """Whether a source is a number of slices rather than a path."""
+    return text.isascii() and text.isdecimal() and not Path(text).exists()
+
+
+def refuse_numbers(*sources: str | None) -> None:
+    """Refuse a number in place of a corpus: only a forecast knows what to do with it.
+
+    Raises
+    ------
+    ValueError
+    """
+    for text in filter(None, sources):
+        if whole_number(text):
+            raise ValueError(
+                f"audit: {text} is neither a corpus nor a folder; a number of slices can be "
+                "planned with --dry-run, not run"
+            )
+
+
+# -- what there is
+
+
+def _source(text: str, role: str, s: Settings, cluster: str) -> Source:
+    if whole_number(text):
+        n = int(text)
+        return Source(text, n, _patients(n, role), s.size_px, s.chunk_slices, {})
+    if store.is_corpus(Path(text)):
+        head = store.pointer(Path(text))["attributes"]
+        people = int(head["summary"].get("participants") or 0)
+        n = int(head["n"])
+        return Source(
+            str(head["digest"]),
+            n,
+            n if role == "generated" else people,
+            int(head["size_px"]),
+            int(head["chunk_slices"]),
+            {},
+        )
+    known = of_ingest([text], s, cluster)
+    n = known["files"] if role == "generated" else known["slices"]
+    told = {f"ingest.{role}.{name}": value for name, value in known.items()}
+    path = str(Path(text).resolve())
+    return Source(path, n, _patients(n, role), s.size_px, s.chunk_slices, told)
+
+
+def _patients(slices: int, role: str) -> int:
+    """Patients among so many slices; each generated image stands for itself."""
+    return slices if role == "generated" else -(-slices // SLICES_A_PATIENT)
+
+
+def _inputs(sources: dict[str, Source]) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for role, source in sources.items():
+        told |= {f"slices.{role}": source.slices}
+        if role != "generated":
+            told |= {f"patients.{role}": source.patients}
+    for source in sources.values():
+        told |= source.ingest
+    return told
+
+
+def _heading(s: Settings, cluster: str) -> dict[str, Any]:
+    rates = _rates(cluster)
+    known = "measured on" if rates.measured else "assumed for"
+    return {
+        "cluster": cluster,
+        "workers": _workers(s, cluster),
+        "rates": f"{known} {rates.name}",
     }
 
 
-def _ingest(files: int, size: int, settings: Settings) -> dict[str, Any]:
-    slices = min(max(files, size // BYTES_A_SLICE), max(files, 1) * 4096) if files else 0
-    step = WRITE_CHUNKS * settings.chunk_slices
+# -- what it costs
+
+
+def _of_blocks(sources: dict[str, Source], s: Settings, cluster: str) -> dict[str, Any]:
+    real, blocks = sources["real"], blocks_of(sources, s)
+    size = {"side": real.side, "chunk": max(source.chunk for source in sources.values())}
+    band = costs.band_of(blocks, s, **size)
+    bank = _bank(blocks, s, size["chunk"]) if s.pose else costs.Bank()
+    phases = costs.of_phases(blocks, s, band=band, bank=bank, rates=_rates(cluster), **size)
+    slices = sum(source.slices for source in sources.values())
+    told: dict[str, Any] = {f"queries.{b.set_name}": b.queries for b in blocks}
+    told |= {"poses_of_a_query": bank.poses, "queries.in_a_band": band}
+    kept = {"correlation.zarr": costs.matrix(blocks, 3 if bank.poses else 1)}
+    if s.keep_matrix:
+        kept |= {"matrix.zarr": costs.pairs_matrix(blocks)}
+        _fits_matrix(kept["matrix.zarr"], s)
+    memory = {
+        "worker": costs.worker_bytes(blocks, s, band=band, bank=bank, **size),
+        "flow": costs.flow_bytes(blocks, slices, s, band),
+    }
+    return told | _table(phases, memory, kept, sources, s, cluster)
+
+
+def _of_itself(real: Source, s: Settings, cluster: str) -> dict[str, Any]:
+    shape = _triangle(real, s)
+    plan = outline(shape, block=s.block_slices, side=real.side, keep=s.keep_itself)
+    cost = costs.itself(plan, side=real.side, rates=_rates(cluster))
+    folding = costs.FLOW_BASE + costs.FLOW_SLICE * real.slices + plan.result_bytes
+    memory = {"worker": plan.memory_bytes, "flow": folding}
+    kept = {"correlation.zarr": plan.result_bytes * 3 // 2}  # who is written beside r and slice
+    told = {"pairs": plan.pairs, "queries.in_a_band": plan.band}
+    return told | _table({"search": cost}, memory, kept, {"real": real}, s, cluster)
+
+
+def _table(
+    phases: dict[str, costs.Cost],
+    memory: dict[str, int],
+    kept: dict[str, int],
+    sources: dict[str, Source],
+    s: Settings,
+    cluster: str,
+) -> dict[str, Any]:
+    """Put counts, bytes and hours of the phases side by side, with their totals."""
+    workers = _workers(s, cluster)
+    written = {f"ledger.{name}": cost.written for name, cost in phases.items()} | kept
+    ingest = sum(
+        value
+        for source in sources.values()
+        for key, value in source.ingest.items()
+        if key.endswith(".hours")
+    )
+    hours = ({"ingest": ingest} if ingest else {}) | {
+        name: cost.hours(workers) for name, cost in phases.items()
+    }
+    columns = {
+        "shards": {name: cost.shards for name, cost in phases.items()},
+        "multiply_adds": {n: c.multiply_adds for n, c in phases.items() if c.multiply_adds},
+        "bytes_read": {n: c.read for n, c in phases.items() if c.read},
+        "bytes_written": written,
+        "hours": hours,
+    }
+    told: dict[str, Any] = {
+        "memory.worker_bytes": memory["worker"],
+        "memory.worker_limit_bytes": int(s.memory_gib * 2**30),
+        "memory.flow_bytes": memory["flow"],
+    }
+    for column, values in columns.items():
+        told |= {f"{column}.{name}": _rounded(value) for name, value in values.items()}
+        told[f"{column}.total"] = _rounded(sum(values.values()))
+    return told
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.4g}")
+
+
+def blocks_of(sources: dict[str, Source], s: Settings) -> list[costs.Block]:
+    """Return the blocks A to E of METHOD.md, section 3.0, as far as the inputs allow them."""
+    real, generated = sources["real"], sources["generated"]
+    asked = {"generated": min(generated.slices, s.sample or generated.slices)}
+    if "control" in sources:
+        asked["control"] = sources["control"].slices
+    elif real.patients > 1:
+        asked["control"] = min(s.controls, real.patients)  # one slice of each
+    blocks = [costs.Block("real", k, q, real.slices, real.patients) for k, q in asked.items()]
+    if "control" in sources:
+        of = sources["control"]
+        blocks += [costs.Block("control", k, q, of.slices, of.patients) for k, q in asked.items()]
+    q = asked["generated"]
+    return [*blocks, costs.Block("generated", "generated", q, generated.slices, q)]
+
+
+# -- what the search will do, asked of the search itself
+
+
+def _bank(blocks: Sequence[costs.Block], s: Settings, chunk: int) -> costs.Bank:
+    """Ask the search how it cuts its poses, and refuse what does not fit into a worker.
+
+    Raises
+    ------
+    ValueError
+    """
+    # these load torch, which alone takes a second: only if poses are searched
+    pose, screen, candidates = (
+        import_module(f"fingerprint.search.{name}") for name in ("pose", "screen", "candidates")
+    )
+    grid = pose.grid_of(s)
+    met = max(b.met(screen.SHARD) for b in blocks)
+    need = {
+        "shift_px": screen.bytes_needed(grid, met=met),
+        "refine_64": candidates.bytes_needed(s, side=costs.MID_PX, chunk=chunk),
+    }
+    knob = max(need, key=need.__getitem__)
+    total = tiling.BASE_BYTES + need[knob]
+    if total > s.memory_gib * 2**30:
+        raise ValueError(
+            f"memory_gib: the search over poses needs {total / 2**30:.2f} GiB, the limit is "
+            f"{s.memory_gib:g}; raise memory_gib, or lower {knob}"
+        )
+    return costs.Bank(len(grid), screen.band_of(grid), screen.SHARD, candidates.QUERIES, need[knob])
+
+
+def _triangle(real: Source, s: Settings) -> Triangle:
+    # as `search.itself.shape_of`, whose module loads torch: that alone would take a second
+    return triangle_of(
+        real.slices,
+        rows=s.band_queries,
+        memory=int(s.memory_gib * 2**30),
+        block=s.block_slices,
+        chunk=real.chunk,
+        side=real.side,
+        shard_pairs=s.shard_pairs,
+        keep=s.keep_itself,
+    )
+
+
+def _fits_matrix(size: int, s: Settings) -> None:
+    if size > s.keep_matrix_gib * 2**30:
+        raise ValueError(
+            f"keep_matrix: {size / 2**30:.1f} GiB would be written, the cap is "
+            f"{s.keep_matrix_gib:g}; raise keep_matrix_gib, or leave --keep-matrix out"
+        )
+
+
+def _rates(cluster: str) -> costs.Rates:
+    return costs.GPU if cluster == "cuda" else costs.CPU
+
+
+def _workers(s: Settings, cluster: str) -> int:
+    """Return how many workers there will be; of a scheduler elsewhere, what the settings say."""
+    if cluster == "serial":
+        return 1
+    if cluster in ("local", "threads"):
+        return lanes(s)
+    return s.workers or (max(1, gpus()) if cluster == "cuda" else 1)
+
+
+# -- ingest
+
+
+def _ingest(files: int, size: int, slices: int, s: Settings, cluster: str) -> dict[str, Any]:
+    step = WRITE_CHUNKS * s.chunk_slices
+    cuts = ((files, SURVEY_FILES), (slices, READ_SLICES), (slices, step))
+    seconds = slices / SLICES_A_SECOND / _workers(s, "local" if cluster == "cuda" else cluster)
     return {
         "files": files,
         "bytes_in": size,
-        "slices_about": slices,
-        "shards_about": sum(-(-a // b) for a, b in _cuts(files, slices, step)),
-        "bytes_out_about": int(slices * settings.size_px**2 / PACKED),
-        "hours_about": round(slices / SLICES_A_SECOND / (settings.workers or cores()) / 3600, 3),
+        "slices": slices,
+        "shards": sum(-(-a // b) for a, b in cuts),
+        "bytes_out": int(slices * s.size_px**2 / PACKED),
+        "hours": _rounded(seconds / 3600),
     }
-
-
-def _cuts(files: int, slices: int, step: int) -> tuple[tuple[int, int], ...]:
-    return ((files, SURVEY_FILES), (slices, READ_SLICES), (slices, step))
 
 
 def _count(sources: Sequence[str]) -> tuple[int, int]:
@@ -82,3 +331,56 @@ def _count(sources: Sequence[str]) -> tuple[int, int]:
     for folder in (p for p in found if p.is_dir()):
         files += [Path(top) / name for top, _, names in os.walk(folder) for name in names]
     return len(files), sum(p.lstat().st_size for p in files)
+
+
+# -- in words
+
+
+COLUMNS = {
+    "shards": "shards",
+    "multiply_adds": "multiply-adds",
+    "bytes_read": "read",
+    "bytes_written": "written",
+    "hours": "",
+}
+
+
+def readable(told: dict[str, Any]) -> dict[str, Any]:
+    """Return a forecast for people: one line for each phase and file, numbers with units."""
+    lines: dict[str, Any] = {}
+    rows: dict[str, list[str]] = {}
+    for name, value in told.items():
+        column, _, row = name.partition(".")
+        if column in COLUMNS and row:
+            said = f"{_in_words(name, value)} {COLUMNS[column]}".rstrip()
+            rows.setdefault(row.removeprefix("ledger."), []).append(said)
+        else:
+            lines[name] = _in_words(name, value)
+    total = rows.pop("total", [])
+    lines |= {row: ", ".join(cells) for row, cells in rows.items()}
+    return lines | ({"total": ", ".join(total)} if total else {})
+
+
+def _in_words(name: str, value: Any) -> str:
+    if not isinstance(value, int | float):
+        return str(value)
+    if "bytes" in name:
+        return _size(value)
+    if "hours" in name:
+        return _duration(value * 3600)
+    if "multiply_adds" in name:
+        return f"{value:.3g}"
+    return f"{value:,}"
+
+
+def _size(value: float) -> str:
+    units = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+    at = min(int(math.log(max(value, 1), 1024)), len(units) - 1)
+    return f"{value / 1024**at:.3g} {units[at]}"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 1 else "under 1 s"

@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not config.getoption(f"--run{name}"):
             skip = pytest.mark.skip(reason=f"{name}: run with make test-{name}")
             for item in items:
-                if name in item.keywords:
+                if item.get_closest_marker(name):
                     item.add_marker(skip)
 
 

@@ -43,3 +43,46 @@ def best_per_patient(
             if not math.isnan(value) and (at[q, p] < 0 or value > r[q, p]):
                 r[q, p], at[q, p] = value, s
     return r, at
+
+
+def correlations(
+    queries: NDArray[np.uint8],
+    slices: NDArray[np.uint8],
+    patients: Sequence[int],
+    own: Sequence[int],
+) -> NDArray[np.float64]:
+    """R of every query and slice; NaN for a constant image, and for the patient left out."""
+    r = np.array([[pearson(q, s) for s in slices] for q in queries])
+    for q, left_out in enumerate(own):
+        for s, patient in enumerate(patients):
+            if patient < 0 or patient == left_out:
+                r[q, s] = math.nan
+    return r
+
+
+def best_of_rows(
+    r: NDArray[np.float64], patients: Sequence[int], n_patients: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Best r of each row of a query x slice matrix per patient; the first of equals."""
+    best, at = np.full((len(r), n_patients), np.nan), np.full((len(r), n_patients), -1, np.int64)
+    for q, row in enumerate(r):
+        for s, value in enumerate(row):
+            p = patients[s]
+            if not math.isnan(value) and (at[q, p] < 0 or value > best[q, p]):
+                best[q, p], at[q, p] = value, s
+    return best, at
+
+
+def counted(r: NDArray[np.float64], bins: int = 4096) -> list[int]:
+    """Count the values that are not NaN in equal bins over [-1, 1], one after the other."""
+    counts = [0] * bins
+    for value in r.ravel():
+        if not math.isnan(value):
+            counts[min(int((float(value) + 1.0) * (bins / 2)), bins - 1)] += 1
+    return counts
+
+
+def ranking(r: Sequence[float], at: Sequence[int], keep: int) -> list[tuple[float, int, int]]:
+    """List (r, slice, patient) of the best patients, best first, ties to the lower slice."""
+    there = [(-v, s, p) for p, (v, s) in enumerate(zip(r, at, strict=True)) if s >= 0]
+    return [(-v, s, p) for v, s, p in sorted(there)][:keep]

@@ -20,7 +20,7 @@ import pytest
 from corpora import make_corpus
 from PIL import Image
 
-from fingerprint import ledger, settings
+from fingerprint import lease, ledger, settings
 from flows import chain, cli, doctor, knobs, log, progress, state
 
 PROGRAM = (sys.executable, "-c", "from flows.cli import main; main()")
@@ -71,6 +71,16 @@ def test_another_run_in_out_is_2_and_names_what_differs(sets, tmp_path, capsys):
     assert cli.run(audit(sets, "novel", tmp_path / "a")) == 0
     assert cli.run(audit(sets, "novel", tmp_path / "a", "--seed", "3")) == 2
     assert "seed" in capsys.readouterr().err
+
+
+def test_a_second_audit_of_the_same_out_is_2_while_the_first_runs(sets, tmp_path, capsys):
+    with lease.lease(tmp_path / "a" / lease.NAME):
+        assert cli.run(audit(sets, "novel", tmp_path / "a")) == 2
+    said = capsys.readouterr().err
+    assert f"process {os.getpid()}" in said
+    assert "is writing here; wait for it, or choose another folder" in said
+    assert not (tmp_path / "a" / "run.json").exists()
+    assert cli.run(audit(sets, "novel", tmp_path / "a")) == 0
 
 
 def test_a_cluster_that_stops_is_4_and_the_page_says_incomplete(
@@ -149,6 +159,7 @@ def test_too_many_rejected_is_3_and_names_the_file_on_the_terminal_alone(images,
         (["export", "nowhere", "out", "--format", "bmp"], "bmp"),
         (["locate", "nowhere"], "missing"),
         (["audit", "a", "b", "c", "--plain", "--cluster", "moon"], "moon"),
+        (["audit", "1000", "240", "c"], "--dry-run"),
     ],
 )
 def test_usage_is_2_and_one_line(argv, says, capsys, tmp_path, monkeypatch):
@@ -215,11 +226,38 @@ def timed(*argv: str) -> float:
     return time.monotonic() - start
 
 
-@pytest.mark.parametrize("command", ["audit", "ingest", "export", "doctor"])
+@pytest.mark.parametrize("command", ["audit", "ingest", "demo", "export", "doctor"])
 def test_at_most_a_dozen_options_are_shown(command, capsys):
     assert cli.run([command, "--help"]) == 0
     shown = [s for s in capsys.readouterr().out.splitlines() if s.startswith("  --")]
     assert 1 < len(shown) <= 13  # a dozen, and --help
+
+
+@pytest.mark.parametrize("command", ["audit", "ingest", "demo"])
+def test_every_long_command_can_be_sent_elsewhere(command, capsys):
+    assert cli.run([command, "--help"]) == 0
+    assert "--cluster" in capsys.readouterr().out
+
+
+def test_flags_become_settings_of_the_run(sets, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(cli, "_run", lambda flow, plain, request, *rest: asked.update(request))
+    flags = ("--image", "body", "--mirror", "--keep-matrix", "--no-pose", "--sample", "5")
+    cli.run(audit(sets, "novel", tmp_path / "a", *flags))
+    assert asked["knobs"] == {
+        "image": "body",
+        "mirror": True,
+        "keep_matrix": True,
+        "pose": False,
+        "sample": 5,
+    }
+    cli.run(audit(sets, "novel", tmp_path / "a"))
+    assert asked["knobs"] == {}
+
+
+def test_an_image_that_is_not_scored_is_refused(sets, tmp_path, capsys):
+    assert cli.run(audit(sets, "novel", tmp_path / "a", "--image", "xray")) == 2
+    assert "image" in capsys.readouterr().err
 
 
 def test_settings_can_be_fed_back(tmp_path, capsys):
@@ -247,8 +285,30 @@ def test_doctor_says_that_an_audit_can_run_here(capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is True
     assert told["libraries"] == "within their bounds"
-    assert told["exact search, cpu"] == "yes, int8"
+    assert told["int8 product, cpu"] == "int8"
     assert told["cores"] >= 1
+    assert told["disk_free_gib"] > 0
+    assert "poses a query" in told["pose search"]
+
+
+def test_doctor_names_gpus_and_what_is_missing_for_them(monkeypatch):
+    known = type("Known", (), {"name": "H999", "major": 9, "minor": 0})
+    gpu = doctor.torch.cuda
+    monkeypatch.setattr(gpu, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "device_count", lambda: 2)
+    monkeypatch.setattr(gpu, "get_device_properties", lambda i: known)
+    monkeypatch.setattr(gpu, "mem_get_info", lambda i: (2**30 * (i + 1), 4 * 2**30))
+    monkeypatch.setattr(doctor.product, "chosen", lambda device: f"int8 on {device}")
+    monkeypatch.setattr(doctor.finish, "chosen", lambda device: f"fused on {device}")
+    monkeypatch.setattr(doctor, "_library", lambda name: "not installed")
+    told = doctor.examined()
+    assert told["gpu 0"] == "H999, 1.0 of 4.0 GiB free, sm_90"
+    assert told["gpu 1"] == "H999, 2.0 of 4.0 GiB free, sm_90"
+    assert told["int8 product, gpu"] == "int8 on cuda"
+    assert told["finish, gpu"] == "fused on cuda"
+    assert told["cupy"] == told["dask-cuda"] == "not installed"
+    assert told["--cluster cuda"].startswith("no: dask_cuda")
+    assert told["pose search"].startswith("GPU")
 
 
 def test_doctor_names_a_library_that_is_too_old(monkeypatch):
@@ -279,8 +339,8 @@ def test_a_dry_run_writes_nothing(sets, images, tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     assert cli.run(audit(sets, "novel", tmp_path / "a", "--dry-run", "--json")) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["queries_about"] == 3 + SMALL["controls"]
-    assert told["slices_about"] == 8
+    assert (told["queries.generated"], told["queries.control"]) == (3, SMALL["controls"])
+    assert told["slices.real"] == 8
     assert cli.run(ingest_argv(images, sets, "--dry-run", "--json")) == 0
     assert json.loads(capsys.readouterr().out)["files"] == 3
     assert sorted(tmp_path.rglob("*")) == before

@@ -6,8 +6,10 @@ import json
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -17,7 +19,7 @@ from distributed import LocalCluster, Status
 
 from fingerprint import ledger
 from fingerprint.settings import Settings
-from flows import cluster, state
+from flows import cluster, places, state
 
 SETTINGS = Settings(workers=2, memory_gib=1)
 
@@ -263,6 +265,52 @@ def test_a_place_that_cannot_be_used_is_one_clear_line(spec, says):
     with pytest.raises(ValueError, match=says) as caught, cluster.executor(spec, SETTINGS):
         pass
     assert "\n" not in str(caught.value)
+
+
+class NVMLError(Exception):
+    """What the driver's library raises where there is no driver."""
+
+
+def fake_gpus(monkeypatch, found: int | None) -> list[dict]:
+    """Put libraries in place that show some GPUs, or no driver; return what clusters are asked."""
+    asked: list[dict] = []
+
+    def init() -> None:
+        if found is None:
+            raise NVMLError("no driver")
+
+    nvml = SimpleNamespace(NVMLError=NVMLError, nvmlInit=init, nvmlDeviceGetCount=lambda: found)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+
+    def make(**options):
+        asked.append(options)
+        raise InterruptedError("enough was seen")
+
+    monkeypatch.setitem(sys.modules, "dask_cuda", SimpleNamespace(LocalCUDACluster=make))
+    return asked
+
+
+@pytest.mark.parametrize(("workers", "processes"), [(0, 4), (3, 3), (16, 4)])
+def test_a_cluster_of_gpus_has_one_process_for_each(monkeypatch, workers, processes):
+    asked = fake_gpus(monkeypatch, 4)
+    with (
+        pytest.raises(InterruptedError),
+        cluster.executor("cuda", Settings(workers=workers, memory_gib=2)),
+    ):
+        pass
+    assert asked[0]["n_workers"] == processes == min(workers or 4, places.gpus())
+    assert asked[0]["threads_per_worker"] == 1
+    assert asked[0]["memory_limit"] == 2 * 2**30
+    assert asked[0]["host"] == "127.0.0.1"
+    assert asked[0]["dashboard_address"] == "127.0.0.1:0"
+
+
+@pytest.mark.parametrize("found", [0, None])
+def test_a_cluster_of_gpus_without_any_is_one_clear_line(monkeypatch, found):
+    fake_gpus(monkeypatch, found)
+    with pytest.raises(ValueError, match="no GPU here.*--cluster local"):
+        cluster.executor("cuda", SETTINGS)
+    assert places.gpus() == 0
 
 
 def test_scheduler_file_beyond_loopback_is_refused(tmp_path):

@@ -13,13 +13,8 @@ import pytest
 import xarray as xr
 
 from fingerprint.measure import fisher
-from fingerprint.measure.findings import (
-    Identical,
-    best_r,
-    collect,
-    exit_code,
-    identical,
-)
+from fingerprint.measure.findings import collect, exit_code
+from fingerprint.measure.rows import Identical, best_r, identical
 
 SCHEMA = json.loads(files("fingerprint.report").joinpath("findings.schema.json").read_text())
 NAN = np.nan
@@ -51,6 +46,36 @@ def matrix(r: np.ndarray = R, at: np.ndarray = AT) -> xr.Dataset:
     )  # fmt: skip
 
 
+def with_poses(matrix: xr.Dataset, image: np.ndarray | None = None) -> xr.Dataset:
+    """Add the stages ``screen`` and ``pose``: best pose of the first two patients only."""
+    r = matrix["r"].values[0]
+    at = matrix["slice"].values[0]
+    refined = np.isfinite(r[0]) & (np.arange(r.shape[2]) < 2)
+    if image is None:
+        image = np.where(refined, [[[0.8]], [[0.7]], [[0.6]]], np.nan)
+    posed = np.where(refined, image[2], np.nan)
+    stages = np.stack([r, r, np.stack([posed, posed * np.nan])])
+    return xr.Dataset(
+        {
+            "r": (("stage", "slices", "query", "patient"), stages),
+            "slice": (("stage", "slices", "query", "patient"), np.stack([at, at, at])),
+            "histogram": (("histogram_of", "bin"), np.array([[3, 4], [1, 5], [2, 5], [2, 4]])),
+            "r_image": (("image", "query", "patient"), image),
+        },
+        coords={
+            "stage": ["raw", "screen", "pose"], "slices": ["all", "capped"],
+            "patient": matrix["patient"].values, "image": ["raw", "body", "highpass"],
+            "query": matrix["query"].values, "query_set": ("query", matrix["query_set"].values),
+            "histogram_of": ["generated", "control", "generated.screen", "control.screen"],
+        },
+        attrs=matrix.attrs | {"stages": {"raw": "", "screen": "", "pose": ""}, "image": "highpass"},
+    )  # fmt: skip
+
+
+GRID = {"angles_deg": [-15.0, 0.0, 15.0], "scales": [0.9, 1.0, 1.1], "shifts_px": [-40.0, 40.0],
+        "mirrors": [0], "poses": 36}  # fmt: skip
+
+
 def run(**changes: Any) -> dict[str, Any]:
     return {
         "run": "ab" * 32, "status": "running", "started": "2026-11-20T10:00:00+00:00",
@@ -80,8 +105,29 @@ def table() -> pd.DataFrame:
 
 
 def found(**changes: Any) -> dict[str, Any]:
-    parts = {"matrix": matrix(), "matches": table(), "run": run(), "summaries": {"real": SUMMARY}}
+    parts = {
+        "matrices": {"real": matrix()},
+        "matches": table(),
+        "run": run(),
+        "summaries": {"real": SUMMARY},
+    }
     return collect(**(parts | changes))
+
+
+def posed(**changes: Any) -> dict[str, Any]:
+    """Collect a run that searched poses, with held-out controls: five blocks."""
+    settings = {"pose": True, "image": "highpass", "refine_64": 1024, "refine_128": 256}
+    inputs = {"real": {"digest": "d", "n": 20}, "generated": {"digest": "g"},
+              "controls": {"digest": "c"}}  # fmt: skip
+    twins = matrix().isel(query=slice(0, 4))
+    blocks = {
+        "real": with_poses(matrix()),
+        "control": with_poses(matrix(np.minimum(R, 0.8))),
+        "generated": with_poses(twins),
+    }
+    return found(
+        **{"matrices": blocks, "run": run(settings=settings, grid=GRID, inputs=inputs)} | changes
+    )
 
 
 def test_identical_images_are_listed_with_slice_and_patient() -> None:
@@ -105,16 +151,16 @@ def test_identical_images_are_counted_by_image_slice_and_patient() -> None:
 
 def test_exit_code_is_10_for_a_finding_0_for_none_and_never_0_for_an_unfinished_run() -> None:
     assert exit_code(found()) == 10
-    assert exit_code(found(matrix=matrix(np.minimum(R, 0.9)))) == 0
+    assert exit_code(found(matrices={"real": matrix(np.minimum(R, 0.9))})) == 0
     with pytest.raises(ValueError, match="did not finish"):
-        exit_code(found(matrix=None))
+        exit_code(found(matrices={}))
 
 
 def test_best_r_is_the_maximum_over_patients_and_nan_where_excluded() -> None:
     assert best_r(matrix(), "generated")[:3].tolist() == [1.0, 0.9, 1.0]
     assert np.isnan(best_r(matrix(), "generated")[3])
     assert best_r(matrix(), "control").tolist() == [0.6, 1.0]
-    assert best_r(matrix(), "generated", "capped")[1] == pytest.approx(0.8)
+    assert best_r(matrix(), "generated", slices="capped")[1] == pytest.approx(0.8)
 
 
 def test_what_was_searched_is_counted() -> None:
@@ -174,8 +220,8 @@ def test_unknown_patients_are_not_counted_as_patients(known: Any) -> None:
 
 
 def test_every_missing_number_says_why() -> None:
-    empty = {"matrix": None, "matches": None, "summaries": {}}
-    for f in (found(), found(**empty), found(run={}), collect(None, None, {}, {})):
+    empty = {"matrices": {}, "matches": None, "summaries": {}}
+    for f in (found(), found(**empty), found(run={}), collect({}, None, {}, {}), posed()):
         missing = [key for key, value in f.items() if value is None]
         assert {"patients.found", "limit.weakest"} <= set(missing)
         assert [key for key in missing if not f.get(f"{key}.reason")] == []
@@ -191,7 +237,12 @@ def test_reason_names_what_to_supply() -> None:
 
 def test_findings_obey_their_schema_and_are_plain_json() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    for f in (found(), found(matrix=None, matches=None, summaries={}), collect(None, None, {}, {})):
+    for f in (
+        found(),
+        found(matrices={}, matches=None, summaries={}),
+        collect({}, None, {}, {}),
+        posed(),
+    ):
         text = json.dumps(f, allow_nan=False)
         jsonschema.validate(json.loads(text), SCHEMA)
 
@@ -211,7 +262,126 @@ def test_findings_are_the_same_for_the_same_run() -> None:
 
 def test_a_run_without_controls_says_so() -> None:
     only = matrix().isel(query=slice(0, 4))
-    f = found(matrix=only)
+    f = found(matrices={"real": only})
     assert f["queries.control"] is None
     assert f["table1.control.n"] is None
     assert "give CONTROLS" in f["table1.control.n.reason"]
+
+
+# -- poses and blocks
+
+
+def test_poses_that_were_searched_are_counted() -> None:
+    f = posed()
+    assert (f["pose.poses"], f["pose.mirrored"], f["pose.image"]) == (36, False, "highpass")
+    assert f["pose.angle_deg"] == [-15, 15]
+    assert f["pose.scale"] == [0.9, 1.1]
+    assert (f["pose.shift_px"], f["pose.shift_px.steps"]) == ([-40, 40], 2)
+    assert (f["pose.refined_64"], f["pose.refined_128"]) == (1024, 256)
+    assert f["pose.pairs_screened.generated"] == 7
+    assert f["pose.pairs_screened.control"] == 6
+    assert f["pose.pairs_refined.generated"] == 6  # 3 images x 2 patients
+    assert f["pose.pairs_refined.control"] == 3  # one has its own patient left out
+
+
+def test_best_r_at_best_pose_stands_beside_that_as_stored() -> None:
+    f = posed()
+    assert f["table1.generated_pose.n"] == 3
+    assert f["table1.generated_pose.max_r"] == 0.8
+    assert f["table1.generated_pose_body.mean_r"] == pytest.approx(0.7)
+    assert f["table1.generated_pose_highpass.mean_r"] == pytest.approx(0.6)
+    assert f["table1.control_pose.n"] == 2
+    assert f["table1.generated.max_r"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"settings": {"pose": False}}, "pose = false in the settings"),
+        ({"inputs": {"real": {"digest": "d", "n": 20}, "generated": {"digest": "d"}}}, "itself"),
+        ({"settings": {"pose": True}}, "did not finish"),
+    ],
+)
+def test_where_no_pose_was_searched_the_reason_is_given(changes: Any, reason: str) -> None:
+    f = found(run=run(**changes))
+    for key in ("pose.poses", "table1.generated_pose.n", "table1.generated_pose_highpass.n"):
+        assert f[key] is None
+        assert reason in f[f"{key}.reason"]
+
+
+def test_five_blocks_are_told_apart() -> None:
+    f = posed()
+    for name in ("generated", "control", "generated_control", "control_control"):
+        assert f[f"table1.{name}.n"] == (3 if name.startswith("generated") else 2)
+        assert f[f"table1.{name}_pose.n"] == f[f"table1.{name}.n"]
+    assert f["table1.generated_control.max_r"] == 0.8
+    assert f["pairs.compared.generated_control"] == 7
+    assert f["table1.generated_generated.n"] == 3
+    assert f["duplicates.identical_images"] == 2
+
+
+def test_blocks_that_were_not_compared_say_what_to_supply() -> None:
+    f = found(matrices={"real": matrix(), "generated": matrix().isel(query=slice(0, 4))})
+    for name in ("generated_control", "control_control"):
+        assert "give CONTROLS" in f[f"table1.{name}.n.reason"]
+        assert "held-out" in f[f"table1.{name}.n.reason"]
+    assert f["duplicates.identical_images"] == 2
+    one = matrix().isel(query=slice(0, 1))
+    assert "no other generated image" in found(matrices={"real": one})[
+        "duplicates.identical_images.reason"
+    ]  # fmt: skip
+    given = run(inputs={"real": {"n": 20}, "controls": {"digest": "c"}})
+    assert "did not finish" in found(run=given)["table1.control_control.n.reason"]
+
+
+def test_a_corpus_against_itself_has_numbers_without_a_matrix() -> None:
+    r, at = np.array([[0.9, 0.5], [1.0, 0.2], [np.nan] * 2]), np.array([[5, 6], [7, 8], [-1, -1]])
+    who = np.array([[1, 2], [0, 2], [-1, -1]])
+    dims = ("stage", "slices", "query", "rank")
+    itself = xr.Dataset(
+        {name: (dims, x[None, None]) for name, x in (("r", r), ("slice", at), ("who", who))}
+        | {"histogram": (("histogram_of", "bin"), np.array([[3, 4]]))},
+        coords={
+            "stage": ["raw"], "slices": ["all"], "patient": ["P0", "P1", "P2"],
+            "query": ["g_0", "g_1", "g_2"], "query_set": ("query", ["generated"] * 3),
+            "histogram_of": ["generated"],
+        },
+        attrs={"stages": {"raw": ""}},
+    )  # fmt: skip
+    f = found(matrices={"real": itself})
+    assert f["identical.list"] == [{"query": "g_1", "slice": 7, "participant": "P0"}]
+    assert (f["queries.generated"], f["patients.searched"]) == (2, 3)
+    assert f["table1.generated.mean_r"] == pytest.approx(0.95)
+    for key in ("pose.poses", "duplicates.identical_images", "table1.generated_pose.n"):
+        assert "itself" in f[f"{key}.reason"]
+    assert not [key for key in f if key.startswith("rarefied.")]
+    jsonschema.validate(json.loads(json.dumps(f, allow_nan=False)), SCHEMA)
+
+
+def test_pairs_stand_in_the_order_of_the_primary_image_identical_first() -> None:
+    rows = table().assign(list=None, r_highpass=[0.3, 0.9, 0.7, 0.5, 0.2])
+    rows = rows.assign(r_pose=[0.9, 0.1, 0.8, 0.5, 0.9], mirrored=True, angle_deg=7.5)
+    new = pd.DataFrame({"query": [f"g_{k}" for k in (7, 8, 9)], "r_raw": [0.99, 0.2, 0.1],
+                        "r_highpass": [0.1, 0.8, np.nan]})  # fmt: skip
+    new = new.assign(**{c: rows.iloc[2][c] for c in rows.columns if c not in new.columns})
+    f = posed(matches=pd.concat([rows, new], ignore_index=True))
+    order = [f[f"pair.{k}.query"] for k in range(1, 7)]
+    assert order == ["g_0", "g_2", "g_8", "g_1", "g_7", "g_9"]
+    assert (f["pair.1.r_highpass"], f["pair.1.angle_deg"], f["pair.1.mirrored"]) == (0.3, 7.5, True)
+    raw = posed(matches=rows, run=run(settings={"image": "raw"}))
+    assert [raw[f"pair.{k}.query"] for k in (1, 2, 3)] == ["g_0", "g_2", "g_1"]
+
+
+def test_a_high_r_at_best_pose_is_no_finding() -> None:
+    low = matrix(np.minimum(R, 0.9))
+    image = np.where(np.isfinite(R), np.ones((3, 1, 1)), np.nan)
+    f = posed(matrices={"real": with_poses(low, image)})
+    assert f["table1.generated_pose.max_r"] == 1.0
+    assert (f["identical.images"], exit_code(f)) == (0, 0)
+
+
+@pytest.mark.parametrize("cells", [1, 4, 7, 2**22])
+def test_bands_do_not_change_a_number(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = posed()
+    monkeypatch.setattr("fingerprint.measure.rows.CELLS", cells)
+    assert json.dumps(posed()) == json.dumps(whole)

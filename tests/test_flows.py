@@ -19,6 +19,7 @@ from corpora import make_corpus
 from PIL import Image
 
 from fingerprint import ledger
+from fingerprint.phases import AUDIT
 from flows import chain, cluster, server, state
 
 os.environ.update(server.PRIVATE)  # before anyone imports Prefect
@@ -146,7 +147,7 @@ def test_a_run_that_finds_nothing_ends_completed(api, sets, tmp_path):
 
 def test_each_phase_is_one_task_run(api, copied):
     state, _ = copied
-    phases = ["check", "search", "match", "stats", "report"]
+    phases = [phase.name for phase in AUDIT]
     # the server learns of task runs from events, a moment later
     assert wait_for(lambda: len(task_runs(api, state)) == len(phases))
     runs = task_runs(api, state)
@@ -158,9 +159,7 @@ def test_each_phase_is_one_task_run(api, copied):
 def test_each_phase_has_a_progress_artifact_at_100(api, copied):
     found = artifacts(api, copied[0])
     progress = {key: ones for key, ones in found.items() if key.startswith("progress-")}
-    assert set(progress) == {
-        f"progress-{name}" for name in ("check", "search", "match", "stats", "report")
-    }
+    assert set(progress) == {f"progress-{phase.name}" for phase in AUDIT}
     assert {float(one.data) for ones in progress.values() for one in ones} == {100.0}
 
 
@@ -339,8 +338,9 @@ def test_a_named_server_is_used_untouched(home, monkeypatch):
 
 def test_a_server_that_does_not_answer_is_one_clear_line(home, monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    before = children()
     with server.running(timeout_s=0.0) as ready:
-        child = children()[-1]
+        (child,) = (process for process in children() if process not in before)
         with pytest.raises(RuntimeError, match="no answer within 0 s.*--plain"):
             ready()
     assert not child.is_running()
@@ -384,8 +384,9 @@ def prefect_command(*argv: str, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
-def test_deployment_runs_in_a_worker_and_ends_named_copies_found(api, sets, tmp_path):
+@pytest.fixture
+def deployed(api, sets, tmp_path):
+    """Deploy the schedules of ``deploy/prefect.yaml`` for the corpora of these tests."""
     page = (Path(__file__).parent.parent / "deploy" / "prefect.yaml").read_text()
     (tmp_path / "knobs.toml").write_text("\n".join(f"{k} = {v}" for k, v in KNOBS.items()))
     for old, new in {
@@ -396,14 +397,30 @@ def test_deployment_runs_in_a_worker_and_ends_named_copies_found(api, sets, tmp_
     }.items():
         page = page.replace(old, new)
     (tmp_path / "prefect.yaml").write_text(page)
-    prefect_command("work-pool", "create", "fingerprint", "--type", "process", cwd=tmp_path)
+    pool = ("work-pool", "create", "fingerprint", "--type", "process", "--overwrite")
+    prefect_command(*pool, cwd=tmp_path)
     prefect_command("--no-prompt", "deploy", "--all", cwd=tmp_path)
-    prefect_command("deployment", "run", "audit/weekly", cwd=tmp_path)
-    known = api.read_deployment_by_name("audit/weekly")
-    assert known.concurrency_options.collision_strategy.value == "CANCEL_NEW"
+    return api.read_deployment_by_name("audit/weekly")
+
+
+def runs_of(api, deployment) -> list:
+    only = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+    return api.read_flow_runs(deployment_filter=only)
+
+
+@pytest.mark.slow
+def test_deployment_runs_in_a_worker_and_ends_named_copies_found(api, deployed, tmp_path):
+    """Two runs are asked for at once: one is done, the one that would overlap is cancelled."""
+    assert deployed.concurrency_options.collision_strategy.value == "CANCEL_NEW"
+    assert deployed.global_concurrency_limit.limit == 1
+    assert wait_for(lambda: runs_of(api, deployed), 30)  # of the cron: without asking
+    before = {run.id for run in runs_of(api, deployed)}
+    for _ in range(2):
+        prefect_command("deployment", "run", "audit/weekly", cwd=tmp_path)
     prefect_command("worker", "start", "--pool", "fingerprint", "--run-once", cwd=tmp_path)
-    only = DeploymentFilter(id=DeploymentFilterId(any_=[known.id]))
-    runs = api.read_flow_runs(deployment_filter=only)
-    assert [r.state.name for r in runs if not r.state.is_scheduled()] == ["CopiesFound"]
+    asked = [run for run in runs_of(api, deployed) if run.id not in before]
+    asked = [run for run in asked if not run.auto_scheduled]
+    assert sorted(run.state.name for run in asked) == ["Cancelled", "CopiesFound"]
+    assert all(run.state.is_scheduled() for run in runs_of(api, deployed) if run.id in before)
     (report,) = (tmp_path / "audits").glob("20??-??-??/report.html")
     assert report.stat().st_mode & 0o777 == 0o600

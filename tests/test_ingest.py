@@ -196,6 +196,41 @@ def test_a_grown_source_adds_a_part_and_moves_no_slice(
     assert s["accepted"] + sum(s["excluded"].values()) + sum(s["rejected"].values()) == s["seen"]
 
 
+def test_sums_are_those_of_the_stored_pictures_in_every_part(
+    tmp_path: Path, hospital: Path, key: Key
+) -> None:
+    run(key, hospital, tmp_path / "real")
+    dicoms.series(hospital / "clara", 3, PatientID="clara", SeriesInstanceUID="1.2.9")
+    corpus = run(key, hospital, tmp_path / "real")
+    assert corpus.n % SMALL.chunk_slices == 2  # one chunk holds slices of both parts
+    for array, suffix in (("pixels", ""), ("mid", "_mid"), ("thumb", "_thumb"), ("screen", None)):
+        flat = corpus.read(0, corpus.n, array).reshape(corpus.n, -1).astype(np.int64)
+        total = 0 if suffix is None else corpus.label(f"sum{suffix}")
+        squares = corpus.label(f"sum_of_squares{'_screen' if suffix is None else suffix}")
+        np.testing.assert_array_equal(flat.sum(1), total)
+        np.testing.assert_array_equal((flat**2).sum(1), squares)
+        assert squares.min() > 0
+
+
+def test_a_corpus_of_an_earlier_version_is_read_and_replaced_but_does_not_grow(
+    tmp_path: Path, hospital: Path, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setitem(store.DERIVED, "screen", 0)
+        old = run(key, hospital, tmp_path / "real")
+    before = snapshot(tmp_path / "real")
+    run(key, hospital, tmp_path / "real")  # nothing is new, so nothing is asked for
+    assert snapshot(tmp_path / "real") == before
+    dicoms.series(hospital / "clara", 3, PatientID="clara", SeriesInstanceUID="1.2.9")
+    with pytest.raises(ValueError, match="cannot grow; rebuild it with --replace"):
+        run(key, hospital, tmp_path / "real")
+    np.testing.assert_array_equal(old.read(0, old.n), store.open_corpus(old.path).read(0, old.n))
+    new = run(key, hospital, tmp_path / "real", replace=True)
+    assert new.n == old.n + 3
+    assert new.has("screen")
+    assert list(store.verify(new.path)) == []
+
+
 def test_a_changed_file_is_an_integrity_error_and_replace_rebuilds(
     tmp_path: Path, hospital: Path, key: Key
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -40,6 +41,23 @@ def thorax(first: int, last: int, window: str = "full") -> NDArray[np.uint8]:
     """Slices of synthetic patients, eight of each, at 64 px."""
     people = [phantom.patient(i, seed=5, n_slices=8, size_px=64).hu for i in range(first, last)]
     return to_uint8(np.concatenate(people), WINDOWS_HU[window])
+
+
+@dataclass(frozen=True)
+class Thumbs:
+    """Reads like a corpus of these images, and remembers how many it was asked for at a time."""
+
+    images: NDArray[np.uint8]
+    asked: list[int] = field(default_factory=list)
+
+    @property
+    def n(self) -> int:
+        return len(self.images)
+
+    def read(self, first: int, last: int, array: str) -> NDArray[np.uint8]:
+        assert array == "thumb"
+        self.asked.append(last - first)
+        return fit(self.images[first:last], SIDE_PX, 0)[0]
 
 
 @cache
@@ -107,7 +125,7 @@ def naive_score(generated: NDArray[np.uint8], real: NDArray[np.uint8], name: str
 
 def test_scores_are_those_of_the_oracle() -> None:
     few, many = (fit(thorax(*who), 32, 0)[0] for who in ((0, 1), (1, 3)))
-    check = best_orientation(few, many)
+    check = best_orientation(few, Thumbs(many))
     for name in ORIENTATIONS:
         assert check.scores[name] == pytest.approx(naive_score(few, many, name), abs=1e-9)
 
@@ -116,7 +134,7 @@ def test_scores_are_those_of_the_oracle() -> None:
 @pytest.mark.parametrize("n", [1, 7])
 def test_exact_copies_stored_otherwise_are_always_noticed(stored: str, n: int) -> None:
     many = thorax(0, 4)
-    check = best_orientation(ORIENTATIONS[stored](many[:n]), many)
+    check = best_orientation(ORIENTATIONS[stored](many[:n]), Thumbs(many))
     assert check.decided
     assert check.best == INVERSE[stored]
     assert check.copies[check.best] == n
@@ -124,18 +142,18 @@ def test_exact_copies_stored_otherwise_are_always_noticed(stored: str, n: int) -
 
 
 def test_exact_copies_as_they_are_are_not_stopped() -> None:
-    check = best_orientation(thorax(0, 1), thorax(0, 4))
+    check = best_orientation(thorax(0, 1), Thumbs(thorax(0, 4)))
     assert (check.best, check.decided, check.gap) == ("as-is", False, 0.0)
     assert check.copies["as-is"] == 8
 
 
 def test_strangers_as_they_are_are_not_stopped() -> None:
-    assert not best_orientation(thorax(0, 4), thorax(4, 8)).decided
+    assert not best_orientation(thorax(0, 4), Thumbs(thorax(4, 8))).decided
 
 
 @pytest.mark.parametrize("stored", ["flip-y", "turn-90", "turn-180", "turn-270", "transpose"])
 def test_strangers_stored_otherwise_are_noticed(stored: str) -> None:
-    check = best_orientation(ORIENTATIONS[stored](thorax(0, 4)), thorax(4, 8))
+    check = best_orientation(ORIENTATIONS[stored](thorax(0, 4)), Thumbs(thorax(4, 8)))
     assert check.decided
     # left and right look alike, so the mirror of the right answer may win
     mirrored = ORIENTATIONS["flip-x"](ORIENTATIONS[INVERSE[stored]](MARK))
@@ -145,32 +163,50 @@ def test_strangers_stored_otherwise_are_noticed(stored: str) -> None:
 def test_symmetric_and_constant_images_decide_nothing() -> None:
     y, x = np.mgrid[:64, :64] - 31.5
     disc = np.where(y**2 + x**2 < 600, 200, 3).astype(np.uint8)[None]
-    assert not best_orientation(disc, disc).decided
-    check = best_orientation(np.zeros((5, 64, 64), np.uint8), thorax(0, 2))
+    assert not best_orientation(disc, Thumbs(disc)).decided
+    check = best_orientation(np.zeros((5, 64, 64), np.uint8), Thumbs(thorax(0, 2)))
     assert (check.best, check.decided) == ("as-is", False)
     assert set(check.scores.values()) == {0.0}
 
 
 def test_sizes_may_differ_and_the_block_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = best_orientation(thorax(0, 2), thorax(2, 4))
-    assert best_orientation(fit(thorax(0, 2), 32, 0)[0], thorax(2, 4)) == whole
+    few, many = thorax(0, 2), thorax(2, 5)[:-1]
+    whole, window = best_orientation(few, Thumbs(many)), same_window(few, Thumbs(many))
+    assert best_orientation(fit(few, 32, 0)[0], Thumbs(many)) == whole
     for block in (1, 3, 17):
         monkeypatch.setattr("fingerprint.corpus.orientation.BLOCK", block)
-        assert best_orientation(thorax(0, 2), thorax(2, 4)) == whole
+        thumbs = Thumbs(many)
+        assert best_orientation(few, thumbs) == whole
+        assert same_window(few, thumbs) == window
+        assert max(thumbs.asked) <= block
+
+
+def test_levels_are_compared_as_the_oracle_compares_them() -> None:
+    few, many = thorax(0, 1), thorax(1, 4)[:-1]
+    sets = [fit(images, 32, 0)[0] for images in (few, many, many[:11], many[11:])]
+    p, q, a, b = (np.bincount(images.ravel() >> 3, minlength=32) / images.size for images in sets)
+    check = same_window(few, Thumbs(many))
+    assert check.distance == np.abs(p - q).sum() / 2
+    assert check.floor == np.abs(a - b).sum() / 2
+
+
+def test_an_empty_corpus_is_refused() -> None:
+    with pytest.raises(ValueError, match="real: "):
+        best_orientation(thorax(0, 1), Thumbs(thorax(0, 1)[:0]))
 
 
 @pytest.mark.parametrize("check", [best_orientation, same_window])
 @pytest.mark.parametrize("shape", [(0, 64, 64), (2, 16, 16), (2, 64, 32), (64, 64)])
 def test_other_arrays_are_refused(check: object, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="generated: "):
-        check(np.zeros(shape, np.uint8), thorax(0, 1))  # type: ignore[operator]
+        check(np.zeros(shape, np.uint8), Thumbs(thorax(0, 1)))  # type: ignore[operator]
 
 
 # -- windows
 
 
 def test_one_window_is_one_window() -> None:
-    check = same_window(thorax(0, 4), thorax(4, 8))
+    check = same_window(thorax(0, 4), Thumbs(thorax(4, 8)))
     assert check.same
     assert check.note == ""
 
@@ -178,7 +214,7 @@ def test_one_window_is_one_window() -> None:
 @pytest.mark.parametrize("windows", [("full", "lung"), ("lung", "full")])
 @pytest.mark.parametrize("people", [1, 4])
 def test_another_window_is_noticed(windows: tuple[str, str], people: int) -> None:
-    check = same_window(thorax(0, people, windows[0]), thorax(4, 8, windows[1]))
+    check = same_window(thorax(0, people, windows[0]), Thumbs(thorax(4, 8, windows[1])))
     assert not check.same
     assert check.distance > check.limit
     assert "different windows" in check.note
@@ -192,15 +228,16 @@ def test_another_window_is_noticed(windows: tuple[str, str], people: int) -> Non
 def test_real_copies_stored_otherwise_are_always_noticed(stored: str) -> None:
     turned = ORIENTATIONS[stored](real())
     for images in (turned[:1], turned[150:157], turned):
-        check = best_orientation(images, real())
+        check = best_orientation(images, Thumbs(real()))
         assert (check.best, check.decided) == (INVERSE[stored], True)
 
 
 @needs_data
 def test_a_few_mirrored_copies_among_strangers_are_noticed() -> None:
     few = np.concatenate([real()[:6], real()[150:210]])
-    assert best_orientation(ORIENTATIONS["flip-x"](few), real()[:140]).best == "flip-x"
-    assert best_orientation(ORIENTATIONS["flip-x"](few), real()[:140]).decided
+    check = best_orientation(ORIENTATIONS["flip-x"](few), Thumbs(real()[:140]))
+    assert check.best == "flip-x"
+    assert check.decided
 
 
 @needs_data
@@ -208,7 +245,7 @@ def test_halves_of_a_real_set_raise_no_alarm_and_upside_down_ones_do() -> None:
     rng = np.random.default_rng(20250123)
     for _ in range(20):
         order = rng.permutation(len(real()))
-        few, many = real()[order[:40]], real()[order[150:]]
+        few, many = real()[order[:40]], Thumbs(real()[order[150:]])
         assert not best_orientation(few, many).decided
         assert best_orientation(ORIENTATIONS["flip-y"](few), many).decided
         assert same_window(few, many).same

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+import warnings
 from copy import deepcopy
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -19,13 +20,19 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from PIL import Image
+from scipy import ndimage
 
+from fingerprint import warp
 from fingerprint.ledger import Damaged
 from fingerprint.measure import findings as measure
-from fingerprint.report import blocks, figures, sections
-from fingerprint.report.build import build
+from fingerprint.report import blocks, figures, pairs, raster, sections, similar
+from fingerprint.report.build import build, matrices
+from fingerprint.report.page import Page
 from fingerprint.search import correlation, matches
+from fingerprint.search.layout import Labels
+from fingerprint.search.tile import Band
 
 SCHEMA = json.loads(files("fingerprint.report").joinpath("findings.schema.json").read_text())
 NEVER = ("private", "safe", "anonymous", "compliant", "no leakage", "probability of copying")
@@ -118,6 +125,10 @@ def exact_r(queries: np.ndarray, slices: np.ndarray) -> np.ndarray:
     return num / np.sqrt(var_x[:, None] * var_y)
 
 
+def highpass(images: np.ndarray) -> np.ndarray:
+    return images - ndimage.gaussian_filter(images.astype(np.float64), (0, 2, 2))
+
+
 def best_per_patient(r: np.ndarray, owner: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, ...]:
     n = int(owner.max()) + 1
     best, at = np.full((len(r), n), np.nan), np.full((len(r), n), -1, np.int64)
@@ -128,6 +139,74 @@ def best_per_patient(r: np.ndarray, owner: np.ndarray, own: np.ndarray) -> tuple
     left_out = own[:, None] == np.arange(n)
     best[left_out], at[left_out] = np.nan, -1
     return best, at
+
+
+MOVED = (-7.5, 1.04, 12.0, -8.0, 0.0)  # best pose of the moved copies
+
+
+@dataclass
+class Searched:
+    """Images, their sets and own patients, and the slices and patients that they meet."""
+
+    images: np.ndarray
+    sets: list[str]
+    own: np.ndarray
+    slices: np.ndarray
+    owner: np.ndarray
+    patients: list[str]
+
+
+def store(path: Path, searched: dict[str, Searched], tokens: list[str], *, pose: bool) -> None:
+    """Write ``correlation.zarr`` as a search leaves it."""
+    stages = ("raw", "screen", "pose") if pose else ("raw",)
+    labels = {
+        name: Labels(tokens[: len(s.images)], s.sets, s.patients, {"queries": 1, "slices": 2})
+        for name, s in searched.items()
+    }
+    correlation.create_from(path, labels, stages=stages, image="highpass")
+    for name, s in searched.items():
+        bands = {stage: [] for stage in stages}
+        for query_set in dict.fromkeys(s.sets):
+            mine = np.flatnonzero(np.array(s.sets) == query_set)
+            rows = slice(int(mine[0]), int(mine[-1]) + 1)
+            r_all = exact_r(s.images[mine], s.slices)
+            r, at = best_per_patient(r_all, s.owner, s.own[mine])
+            r_all[s.own[mine][:, None] == s.owner] = np.nan  # not compared with its own patient
+            counts = np.histogram(r_all[~np.isnan(r_all)], 4096, (-1, 1))[0].astype(np.int64)
+            twice = np.stack([r, r]), np.stack([at, at])
+            for stage in stages[:2]:
+                bands[stage].append(Band(query_set, rows, *twice, counts))
+            if pose:
+                bands["pose"].append(posed(query_set, rows, s.images[mine], s.slices, r, at))
+        for stage in stages:
+            correlation.write_stage(path, name, stage, bands[stage])
+
+
+def posed(query_set: str, rows: slice, images, slices, r: np.ndarray, at: np.ndarray) -> Band:
+    """Refine by trying two poses on the best slice of each patient."""
+    shape, more = r.shape, {name: np.full(r.shape, np.nan) for name in warp.POSE[:4]}
+    more["mirrored"] = np.full(shape, -1, np.int8)
+    found = np.full((3, *shape), np.nan)
+    for i, j in np.argwhere(at >= 0):
+        if j == 0 and r[i, j] < 0.5:
+            continue  # not among the best: not refined
+        tried = [warp.IDENTITY, MOVED]
+        shown = warp.apply(images[i][None], np.array(tried))
+        other = slices[at[i, j]][None].astype(np.float64)
+        both = [
+            exact_r(shown, other),
+            exact_r(shown, other),
+            exact_r(highpass(shown), highpass(other)),
+        ]
+        k = int(both[2].argmax())
+        found[:, i, j] = np.clip([scores[k, 0] for scores in both], -1, 1)
+        for name, value in zip(warp.POSE, tried[k], strict=True):
+            more[name][i, j] = value
+    there = ~np.isnan(found[2])
+    return Band(
+        query_set, rows, found[2][None], np.where(there, at, -1)[None],
+        np.zeros(4096, np.int64), more | {"r_image": found},
+    )  # fmt: skip
 
 
 @dataclass
@@ -156,14 +235,19 @@ def make_run(
     slices: int = 3,
     size: int = 48,
     copies: int = 2,
+    moved: int = 0,
+    pose: bool = False,
     controls: bool = True,
+    held_out: bool = False,
     notes: tuple[str, ...] = (),
     settings: dict[str, Any] | None = None,
     **summary: Any,
 ) -> MadeRun:
     """Leave in `path` what an audit leaves, made from synthetic patients.
 
-    The first `copies` generated images are exact copies, the next `copies` noisy ones.
+    The first `copies` generated images are exact copies, the next `copies` noisy ones, and the next
+    `moved` of them lie at `MOVED`. `pose`: as if every pose had been searched. `held_out`: the
+    controls are those of other patients.
     """
     path.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
@@ -173,45 +257,57 @@ def make_run(
     names = [f"P{hashlib.sha256(bytes([p])).hexdigest()[:12]}" for p in range(patients)]
     copied = rng.choice(len(real), 2 * copies, replace=False)
     noisy = np.clip(real[copied[copies:]] + rng.normal(0, 6, (copies, size, size)), 0, 255)
-    novel = [thorax(1000 + k, rng.uniform(), size) for k in range(queries - 2 * copies)]
-    generated = np.array([*real[copied[:copies]], *noisy.astype(np.uint8), *novel])
+    elsewhere = warp.apply(real[:moved], warp.inverse(MOVED)).round() if moved else real[:0]
+    fresh = queries - 2 * copies - moved
+    novel = [thorax(1000 + k, rng.uniform(), size) for k in range(fresh)]
+    parts = [*real[copied[:copies]], *noisy, *elsewhere, *novel]
+    generated = np.array(parts).astype(np.uint8)
 
     own = np.full(len(generated), -1)
     images, sets = generated, ["generated"] * len(generated)
+    strangers = np.array([thorax(500 + p, 0.5, size) for p in range(4)])
     if controls:
         chosen = np.flatnonzero(np.arange(len(real)) % slices == slices // 2)
-        images = np.concatenate([generated, real[chosen]])
-        own = np.append(own, owner[chosen])
-        sets += ["control"] * len(chosen)
-    r_all = exact_r(images, real)
-    best, at = best_per_patient(r_all, owner, own)
-    r_all[own[:, None] == owner] = np.nan  # a control is not compared with its own patient
-    counts = {
-        s: np.histogram(r_all[np.array(sets) == s], 4096, (-1, 1))[0].astype(np.int64)
-        for s in dict.fromkeys(sets)
-    }
+        images = np.concatenate([generated, strangers if held_out else real[chosen]])
+        own = np.append(own, np.full(4, -1) if held_out else owner[chosen])
+        sets += ["control"] * (len(images) - len(generated))
     tokens = [f"{'g' if s == 'generated' else 'c'}_{i:012x}" for i, s in enumerate(sets)]
-    correlation.save(
-        path / "correlation.zarr", np.stack([best, best]), np.stack([at, at]), counts,
-        queries=tokens, sets=sets, patients=names, excluded={"queries": 1, "slices": 2},
-    )  # fmt: skip
+    searched = {"real": Searched(images, sets, own, real, owner, names)}
+    if held_out:
+        at_home = np.append(np.full(len(generated), -1), np.arange(4))
+        others = [f"Q{p}" for p in range(4)]
+        searched["control"] = Searched(images, sets, at_home, strangers, np.arange(4), others)
+    if pose:
+        each = np.arange(len(generated))
+        searched["generated"] = Searched(
+            generated, sets[: len(generated)], each, generated, each, tokens[: len(generated)]
+        )
+    store(path / "correlation.zarr", searched, tokens, pose=pose)
     corpora = {
         "real": fake(real, [names[p] for p in owner], **summary),
         "generated": fake(generated, [""] * len(generated), participants=0),
     }
+    if held_out:
+        corpora["controls"] = fake(strangers, [f"Q{p}" for p in range(4)])
+    for role, corpus in corpora.items():
+        corpus.digest = hashlib.sha256(role.encode()).hexdigest()
     matrix = correlation.load(path / "correlation.zarr")
+    assert matrix.sizes["query"] == len(tokens)
     digests = [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
     table = matches.matches(matrix, digests, corpora["real"], 4)
     matches.save(table, path / "matches.parquet")
     run = {
         "format": [1, 0], "run": "ab12" * 16, "status": "complete",
-        "settings": {"window_hu": [-1000, 1000], "q": 0.05, "seed": 7, "range": None}
+        "settings": {"window_hu": [-1000, 1000], "q": 0.05, "seed": 7, "range": None,
+                     "pose": pose, "image": "highpass", "refine_64": 1024, "refine_128": 256}
         | (settings or {}),
         "inputs": {
             role: {"digest": c.digest, "path": f"corpora/{role}", "key_id": "0" * 12, "n": c.n,
                    "patients": patients}
             for role, c in corpora.items()
-        } | {"controls": None},
+        },
+        "grid": {"angles_deg": [-15.0, 0.0, 15.0], "scales": [0.9, 1.0, 1.1], "poses": 81,
+                 "shifts_px": [-40.0, 0.0, 40.0], "mirrors": [0]},
         "versions": {"fingerprint": "0.1.0", "python": "3.11.7"},
         "hardware": {"machine": "x86_64", "cores": 2}, "seeds": {"seed": 7},
         "started": "2026-11-20T10:00:00+00:00", "ended": "2026-11-20T10:01:00+00:00",
@@ -220,7 +316,8 @@ def make_run(
     }  # fmt: skip
     (path / "run.json").write_text(json.dumps(run))
     summaries = {role: corpus.summary for role, corpus in corpora.items()}
-    found = measure.collect(matrix, matches.load(path / "matches.parquet"), run, summaries)
+    searched_all = matrices(path / "correlation.zarr", [])
+    found = measure.collect(searched_all, matches.load(path / "matches.parquet"), run, summaries)
     (path / "findings.json").write_text(json.dumps(found, allow_nan=False))
     return MadeRun(path, corpora)
 
@@ -286,6 +383,17 @@ def parsed(page: str) -> Parsed:
     return Parsed(page)
 
 
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
+    """A run that searched every pose: copies that were moved, and held-out controls."""
+    return make_run(tmp_path_factory.mktemp("moved"), moved=3, pose=True, held_out=True)
+
+
+@pytest.fixture(scope="module")
+def parsed_moved(moved: MadeRun) -> Parsed:
+    return Parsed(moved.build())
+
+
 def changed(made: MadeRun, path: Path, **edits: Any) -> MadeRun:
     """Copy a run, with entries of its JSON files replaced: ``run={...}, findings={...}``."""
     shutil.copytree(made.path, path, dirs_exist_ok=True)
@@ -315,8 +423,12 @@ def test_first_page_holds_five_numbers_as_in_the_findings(made: MadeRun, parsed:
     assert len(parsed.of("dl")[0:1]) == 1
 
 
-def test_every_number_on_the_page_is_that_of_the_findings(made: MadeRun, parsed: Parsed) -> None:
-    f = made.findings
+@pytest.mark.parametrize("name", ["made", "moved"])
+def test_every_number_on_the_page_is_that_of_the_findings(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    run = request.getfixturevalue(name)
+    f, parsed = run.findings, Parsed(run.build())
     assert len(parsed.numbers) > 150
     for key, text, _ in parsed.numbers:
         written = {"not run"} if f[key] is None else set()
@@ -328,8 +440,9 @@ def test_every_number_on_the_page_is_that_of_the_findings(made: MadeRun, parsed:
         assert text in written, key
 
 
-def test_findings_of_a_run_obey_the_schema(made: MadeRun) -> None:
-    jsonschema.validate(made.findings, SCHEMA)
+@pytest.mark.parametrize("name", ["made", "moved"])
+def test_findings_of_a_run_obey_the_schema(name: str, request: pytest.FixtureRequest) -> None:
+    jsonschema.validate(request.getfixturevalue(name).findings, SCHEMA)
 
 
 def test_verdict_names_copies_or_says_what_it_does_not_speak_of(tmp_path: Path) -> None:
@@ -341,9 +454,13 @@ def test_verdict_names_copies_or_says_what_it_does_not_speak_of(tmp_path: Path) 
     assert "no pair of a generated image and a real slice has r = 1" in none
 
 
-def test_words_that_promise_too_much_are_never_printed(made: MadeRun, parsed: Parsed) -> None:
-    without = Parsed(made.build(without_real_images=True)).text
-    for text in (parsed.text, without, json.dumps(made.findings)):
+@pytest.mark.parametrize("name", ["made", "moved"])
+def test_words_that_promise_too_much_are_never_printed(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    run = request.getfixturevalue(name)
+    pages = [Parsed(run.build(without_real_images=bare)).text for bare in (True, False)]
+    for text in (*pages, json.dumps(run.findings)):
         assert [word for word in NEVER if re.search(rf"\b{word}\b", text, re.I)] == []
 
 
@@ -368,7 +485,11 @@ def test_a_run_without_controls_is_built(tmp_path: Path) -> None:
     assert "How similar slices of other patients are" in text
 
 
-def test_page_can_be_read_with_a_screen_reader(parsed: Parsed) -> None:
+@pytest.mark.parametrize(("name", "curves"), [("parsed", 4), ("parsed_moved", 6)])
+def test_page_can_be_read_with_a_screen_reader(
+    name: str, curves: int, request: pytest.FixtureRequest
+) -> None:
+    parsed = request.getfixturevalue(name)
     assert parsed.of("html")[0]["lang"] == "en"
     assert len(parsed.of("h1")) == 1
     assert [attrs for attrs in parsed.of("img") if "alt" not in attrs] == []
@@ -376,7 +497,168 @@ def test_page_can_be_read_with_a_screen_reader(parsed: Parsed) -> None:
     assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
     ids = [attrs["id"] for _, attrs in parsed.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert len(parsed.of("svg")) == 4
+    assert len(parsed.of("svg")) == curves
+
+
+# -- at best pose
+
+
+def test_a_moved_copy_is_shown_as_stored_and_at_best_pose(
+    moved: MadeRun, parsed_moved: Parsed
+) -> None:
+    f, parsed = moved.findings, parsed_moved
+    assert "Most similar pairs, at best pose" in parsed.text
+    turned = [k for k in range(1, f["pairs.shown"] + 1) if f.get(f"pair.{k}.angle_deg")]
+    words = "turned 7.5\u00b0 anticlockwise , enlarged by 4 % , moved 12 px down and 8 px left"
+    assert parsed.text.count(words) == len(turned) >= 3
+    k = turned[0]
+    assert f[f"pair.{k}.r_pose"] > f[f"pair.{k}.r_raw"]
+    shown = [a["src"] for a in parsed.of("img") if a.get("class") == "moved"]
+    as_stored = [a["src"] for a in parsed.of("img") if a.get("class") == "generated"]
+    real = moved.corpora["real"].pixels[f[f"pair.{k}.slice"]].astype(int)
+    far, near = (
+        np.abs(_pixels(uri).astype(int) - real)[8:40, 8:40].mean()
+        for uri in (as_stored[k - 1], shown[0])
+    )
+    assert near < 0.4 * far
+
+
+def test_a_pair_that_fits_as_stored_says_so(parsed_moved: Parsed) -> None:
+    assert "Best pose as stored" in parsed_moved.text
+    assert "best pose: as stored" in parsed_moved.text
+
+
+def test_pairs_are_called_similar_and_not_copies(parsed_moved: Parsed, tmp_path: Path) -> None:
+    assert "It is an order to look at, not a list of copies" in parsed_moved.text
+    none = Parsed(make_run(tmp_path, copies=0, moved=2, pose=True).build()).text
+    assert "No generated image is identical to a real slice" in none
+    assert "Whether they are copies this version does not decide" in none
+
+
+def test_the_search_is_described_with_its_limits(parsed_moved: Parsed, parsed: Parsed) -> None:
+    text = parsed_moved.text.split("How the search was done")[-1]
+    for words in ("81 poses", "up to 1,024", "up to 256", "\u221215 to 15", "0.90 to 1.10",
+                  "\u221240 to 40", "mirrored copies: give --mirror"):  # fmt: skip
+        assert words in text
+    without = parsed.text.split("How the search was done")[-1]
+    assert "pose = false in the settings" in without
+    assert "copies that were turned, resized, shifted, mirrored or bent" in without
+
+
+def test_all_five_comparisons_are_on_the_page_or_say_what_to_supply(
+    parsed_moved: Parsed, parsed: Parsed
+) -> None:
+    numbers = {key for key, text, _ in parsed_moved.numbers if text != "not run"}
+    for name in ("generated", "control", "generated_control", "control_control",
+                 "generated_generated"):  # fmt: skip
+        assert {f"table1.{name}.max_r", f"table1.{name}_pose.max_r"} <= numbers
+    assert "duplicates.identical_images" in numbers
+    text = parsed.text.split("Who was compared with whom")[-1].split("How the search was done")[0]
+    assert "no held-out patients" in text
+
+
+def test_version_to_pass_on_holds_no_moved_picture_either(moved: MadeRun) -> None:
+    text = moved.build(without_real_images=True)
+    assert "data:image/webp" not in text
+    assert "anticlockwise" in text
+
+
+def test_an_unfinished_search_over_poses_says_so(moved: MadeRun, tmp_path: Path) -> None:
+    run = changed(moved, tmp_path, run={"status": "incomplete"})
+    for name in ("matches.parquet", "findings.json"):
+        (run.path / name).unlink()
+    shutil.rmtree(run.path / "correlation.zarr")
+    labels = {"real": Labels(["g_1"], ["generated"], ["P1"], {"queries": 0, "slices": 0})}
+    correlation.create_from(
+        run.path / "correlation.zarr", labels, stages=("raw",), image="highpass"
+    )
+    text = Parsed(run.build()).text
+    assert "it says nothing yet" in text
+    assert "it is damaged" not in text
+
+
+def test_a_damaged_matrix_of_another_block_is_named(moved: MadeRun, tmp_path: Path) -> None:
+    run = changed(moved, tmp_path)
+    (run.path / "correlation.zarr" / "control" / "zarr.json").write_bytes(b"{broken")
+    (run.path / "findings.json").unlink()
+    text = run.build()
+    assert "correlation.zarr cannot be read: it is damaged" in text
+    assert "data:image/webp" in text
+
+
+@pytest.mark.parametrize(
+    ("pose", "words"),
+    [
+        ((0, 1, 0, 0, 0), "as stored"),
+        ((0.04, 1.0004, 0.4, -0.4, 0), "as stored"),
+        ((7.5, 1.04, 12, -8, 0),
+         "turned 7.5\u00b0 clockwise, enlarged by 4 %, moved 12 px down and 8 px left"),
+        ((-12, 0.955, -3, 0, 1),
+         "mirrored, turned 12\u00b0 anticlockwise, reduced by 4.5 %, moved 3 px up"),
+        ((0, 1, 0, 20, 0), "moved 20 px right"),
+    ],
+)  # fmt: skip
+def test_a_pose_is_written_in_words(pose: tuple[float, ...], words: str) -> None:
+    f = {f"pair.1.{name}": value for name, value in zip(warp.POSE, pose, strict=True)}
+    made = Page({**f, "pair.1.mirrored": bool(pose[4])}, None, {}, "")
+    parts = similar.pose_in_words(made, "pair.1")
+    assert "".join(p if isinstance(p, str) else p.text for p in parts) == words
+
+
+def test_a_moved_picture_is_where_the_pose_puts_it() -> None:
+    image = np.zeros((64, 64), np.uint8)
+    image[20:24, 30:34] = 200
+    moved, inside = pairs.at_pose(image, (0.0, 1.0, 80.0, -40.0, 0.0))  # 10 px down, 5 left
+    assert np.argwhere(moved == 200).min(axis=0).tolist() == [30, 25]
+    assert not inside[:10].any()
+    assert inside[10:, :59].all()
+    mirrored, _ = pairs.at_pose(image, (0.0, 1.0, 0.0, 0.0, 1.0))
+    assert np.array_equal(mirrored, image[:, ::-1])
+
+
+def test_what_lies_outside_a_moved_image_is_grey_in_the_difference() -> None:
+    x = np.full((2, 2), 9, np.uint8)
+    got = raster.difference(x, x, np.array([[True, False], [True, True]]))
+    assert got[0, 1].tolist() == list(raster.OUTSIDE)
+    assert got[1].max() == 0
+
+
+def test_many_images_do_not_make_the_drawing_large() -> None:
+    rng = np.random.default_rng(0)
+    raw, posed = rng.random(50_000) * 0.5, rng.random(50_000) * 0.5 + 0.4
+    svg = figures.raw_against_pose({"generated": (raw, posed), "control": (raw, posed)})
+    assert len(svg) < 800_000
+    assert len(figures.sorted_curve({"generated": raw, "generated_pose": posed})) < 200_000
+
+
+def test_equal_values_are_drawn_although_their_mean_is_rounded() -> None:
+    z = np.full(3, 0.1)  # their mean is above the largest of them
+    assert z.mean() > z.max()
+    assert figures.effect_sizes({"generated": z}, 20, [])
+
+
+def test_a_corpus_against_itself_has_a_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path, controls=False)
+    path, dims = run.path / "correlation.zarr", ("stage", "slices", "query", "rank")
+    whole = correlation.load(path).load()
+    order = np.argsort(-whole["r"].values, axis=-1)[..., :2]
+    arrays = {name: np.take_along_axis(whole[name].values, order, -1) for name in ("r", "slice")}
+    itself = xr.Dataset(
+        {name: (dims, array[:, :1]) for name, array in (arrays | {"who": order}).items()}
+        | {"histogram": whole["histogram"]},
+        coords={"stage": ["raw"], "slices": ["all"], "query": whole["query"],
+                "query_set": whole["query_set"], "patient": whole["patient"]},
+        attrs=whole.attrs,
+    ).drop_encoding()  # fmt: skip
+    shutil.rmtree(path)
+    (run.path / "findings.json").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # consolidated metadata is not in the Zarr 3 specification
+        itself.to_zarr(path, zarr_format=3, consolidated=True, write_empty_chunks=True)
+    text = Parsed(run.build()).text
+    assert "only the best 2 patients of each slice were kept" in text
+    assert "a corpus compared with itself is searched at the stored position only" in text
+    assert "2 of 12 generated images are identical" in text
 
 
 # -- what it leaves out
@@ -415,11 +697,11 @@ def _pixels(uri: str | None) -> np.ndarray:
 
 def test_a_changed_corpus_puts_no_wrong_picture_on_the_page(made: MadeRun, tmp_path: Path) -> None:
     run = changed(made, tmp_path)
-    run.corpora["real"].digest = "e" * 64
+    sealed, run.corpora["real"].digest = run.corpora["real"].digest, "e" * 64
     text = run.build()
     assert "data:image/webp" not in text
     assert "has changed since the run" in text
-    run.corpora["real"].digest = "d" * 64
+    run.corpora["real"].digest = sealed
     run.corpora["real"].labels["digest"] = "another"
     assert "the corpora no longer hold these images" in run.build()
 
@@ -586,16 +868,18 @@ def test_bytes_are_written_for_people() -> None:
 def test_equal_pixels_have_no_difference_and_its_sign_has_a_colour() -> None:
     x = np.array([[10, 200, 10]], np.uint8)
     y = np.array([[10, 10, 200]], np.uint8)
-    got = figures.difference(x, y)
+    got = raster.difference(x, y)
     assert got[0, 0].tolist() == [0, 0, 0]
-    assert got[0, 1].tolist() == list(figures.BRIGHTER)
-    assert got[0, 2].tolist() == list(figures.DARKER)
+    assert got[0, 1].tolist() == list(raster.BRIGHTER)
+    assert got[0, 2].tolist() == list(raster.DARKER)
 
 
 def test_a_large_matrix_is_joined_by_its_maximum() -> None:
     r = np.full((1300, 8463), 0.5)
     r[1299, 8462], r[0, 0] = 1.0, np.nan
-    uri, rows, columns = figures.matrix_image(r, 0.5)
+    parts = ((np.arange(k, min(k + 7, 1300)), r[k : k + 7]) for k in range(0, 1300, 7))
+    joined, rows, columns = raster.join(parts, *r.shape)
+    uri = raster.matrix_image(joined, 0.5)
     image = Image.open(BytesIO(base64.b64decode(uri.split(",")[1])))
     cells = np.asarray(image)
     assert (rows, columns) == (3, 9)
@@ -608,7 +892,7 @@ def test_a_large_matrix_is_joined_by_its_maximum() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 40, 240, 8463, 1_002_012])
 def test_axes_have_a_few_ticks_inside_them(n: int) -> None:
-    places = figures.ticks(n)
+    places = raster.ticks(n)
     assert 1 <= len(places) <= 7
     assert all(0 <= at <= 100 for at, _ in places)
 
@@ -628,9 +912,12 @@ def _chromium() -> str | None:
 
 @pytest.mark.browser
 @pytest.mark.skipif(_chromium() is None, reason="Chromium is not installed")
-@pytest.mark.parametrize("width", [390, 1280])
-def test_page_fits_and_compares_in_a_browser(made: MadeRun, width: int) -> None:
+@pytest.mark.parametrize(("name", "width"), [("made", 390), ("made", 1280), ("moved", 390)])
+def test_page_fits_and_compares_in_a_browser(
+    name: str, width: int, request: pytest.FixtureRequest
+) -> None:
     sync_api = pytest.importorskip("playwright.sync_api")
+    made = request.getfixturevalue(name)
     made.build()
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
     with sync_api.sync_playwright() as play:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ import zarr
 from corpora import make_corpus
 
 from fingerprint.corpus import seal, store
+from fingerprint.corpus.screen import screen_of
+from fingerprint.corpus.window import fit
 from fingerprint.ledger import Damaged
 
+FROZEN = Path(__file__).parent / "frozen"
 WHO = [f"P{i // 3:012x}" for i in range(10)]
 
 
@@ -55,6 +59,84 @@ def test_labels_come_back(corpus: store.Corpus, images: np.ndarray) -> None:
     assert (corpus.slices["sum"] == images.reshape(10, -1).sum(1)).all()
     assert len(corpus.scans) == 4
     np.testing.assert_array_equal(corpus.label("z_mm"), np.arange(10.0))
+
+
+@pytest.mark.parametrize("side", [32, 64, 160])
+def test_small_pictures_are_stored_beside_the_pixels(
+    tmp_path: Path, rng: np.random.Generator, side: int
+) -> None:
+    images = rng.integers(0, 256, (10, side, side), dtype=np.uint8)
+    corpus = make_corpus(tmp_path / "real", images, WHO)
+    mid, thumb = (fit(images, min(side, at), 0)[0] for at in (128, 32))
+    np.testing.assert_array_equal(corpus.read(0, 10, "mid"), mid)
+    np.testing.assert_array_equal(corpus.read(0, 10, "thumb"), thumb)
+    np.testing.assert_array_equal(corpus.read(0, 10, "screen"), screen_of(thumb))
+    np.testing.assert_array_equal(corpus.at([7, 2], "screen"), screen_of(thumb[[7, 2]]))
+    assert corpus.read(3, 4, "screen").dtype == np.int8
+
+
+def test_sums_of_the_small_pictures_are_labels(tmp_path: Path, images: np.ndarray) -> None:
+    path = tmp_path / "real"
+    make_corpus(path, images[:6], WHO[:6])
+    corpus = make_corpus(path, images[6:], WHO[6:])  # the chunk that both parts share
+    for array in ("mid", "thumb", "screen"):
+        for i, image in enumerate(corpus.read(0, 10, array)):
+            values = [int(v) for v in image.ravel()]
+            total = sum(values)
+            assert total == (0 if array == "screen" else corpus.label(f"sum_{array}")[i])
+            assert sum(v * v for v in values) == corpus.label(f"sum_of_squares_{array}")[i]
+
+
+def test_a_screen_opens_as_the_small_integers_that_it_is(corpus: store.Corpus) -> None:
+    opened = xr.open_zarr(corpus.path, chunks=None)
+    assert opened.screen.dtype == np.int8
+    assert not set(opened.screen.attrs) & {"units", "scale_factor", "add_offset"}
+    assert not {"scale_factor", "add_offset"} & set(opened.screen.encoding)
+    np.testing.assert_array_equal(opened.screen.to_numpy(), corpus.read(0, 10, "screen"))
+    assert "participant" in opened.screen.coords
+    assert opened.thumb.attrs["units"] == "HU"
+
+
+def test_the_digest_says_nothing_of_what_is_derived(
+    corpus: store.Corpus, tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seal, "screen_of", lambda thumbs: -screen_of(thumbs) // 2)
+    other = make_corpus(tmp_path / "other", images, WHO)
+    assert (other.read(0, 10, "screen") != corpus.read(0, 10, "screen")).any()
+    assert other.digest == corpus.digest
+
+
+def test_screens_of_another_version_are_not_used(
+    corpus: store.Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(store.DERIVED, "screen", 99)
+    with pytest.raises(ValueError, match="the screen that this version needs.*--replace"):
+        corpus.read(0, 1, "screen")
+    assert corpus.read(0, 1, "thumb").shape == (1, 32, 32)
+
+
+def test_a_corpus_of_format_1_0_opens_and_says_what_it_lacks(tmp_path: Path) -> None:
+    with zipfile.ZipFile(FROZEN / "corpus_1.0.zip") as file:
+        file.extractall(tmp_path / "old")
+    old = store.open_corpus(tmp_path / "old")
+    assert list(store.verify(old.path)) == []
+    y = np.arange(32)
+    want = (np.arange(6)[:, None, None] * 40 + y[:, None] + y).astype(np.uint8)
+    np.testing.assert_array_equal(old.read(0, 6), want)
+    np.testing.assert_array_equal(old.read(0, 6, "thumb"), want)
+    assert set(old.slices) == set(store.LABELS) - set(store.SUMS)
+    assert (old.label("sum") == want.sum((1, 2))).all()
+    assert [name for name in (*store.PIXELS, *store.SUMS) if not old.has(name)] == [
+        "screen",
+        *store.SUMS,
+    ]
+    for lacking in (
+        lambda: old.read(0, 1, "screen"),
+        lambda: old.label("sum_mid"),
+        lambda: old.require("pixels", "sum_of_squares_screen"),
+    ):
+        with pytest.raises(ValueError, match="format 1.0 without .* again with --replace"):
+            lacking()
 
 
 def test_a_sound_corpus_verifies(corpus: store.Corpus) -> None:
@@ -163,8 +245,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     "after",
     [
-        pytest.param(n, marks=() if n % 8 == 0 else pytest.mark.slow, id=f"rename-{n}")
-        for n in range(90)
+        pytest.param(n, marks=() if n % 16 == 0 else pytest.mark.slow, id=f"rename-{n}")
+        for n in range(177)  # 176 renames, and none
     ],
 )
 def test_a_seal_killed_at_any_rename_leaves_the_old_corpus_or_the_new(

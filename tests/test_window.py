@@ -81,6 +81,14 @@ def test_area_mean_is_the_exact_mean_over_the_area(data):
     assert all(float(e) == g for e, g in zip(expected.ravel(), got.ravel(), strict=True))
 
 
+@pytest.mark.parametrize("side", [256, 128, 32, 1])
+def test_area_mean_over_whole_pixels_is_that_with_weights(rng, side):
+    images = rng.integers(0, 256, (2, 512, 512)).astype(np.uint8)
+    images[1] = 255
+    # only bytes go the short way
+    assert np.array_equal(area_mean(images, (side, side)), area_mean(images * 1.0, (side, side)))
+
+
 def test_area_mean_of_a_stack_is_that_of_each_slice(rng):
     stack = rng.random((3, 10, 7))
     whole = area_mean(stack, (4, 5))

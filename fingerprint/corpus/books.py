@@ -7,8 +7,8 @@ accepted, excluded for a reason or rejected with a code, and `Book.summary` adds
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -16,39 +16,40 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fingerprint.corpus import store, tables
 from fingerprint.corpus.identity import Key
 from fingerprint.corpus.images import range_of
-from fingerprint.corpus.source import SourceFile
+from fingerprint.corpus.listing import Files, Places
 from fingerprint.ledger import Damaged, replacing
 
 FILES: dict[str, str] = {
-    "token": "object",
+    "token": "str",
     "bytes": "int64",
     "mtime_ns": "int64",
     "ctime_ns": "int64",
-    "sha256": "object",
-    "code": "object",
-    "detail": "object",
-    "reason": "object",
-    "kind": "object",
-    "participant": "object",
-    "scan": "object",
-    "series": "object",
-    "sex": "object",
+    "sha256": "str",
+    "code": "str",
+    "detail": "str",
+    "reason": "str",
+    "kind": "str",
+    "participant": "str",
+    "scan": "str",
+    "series": "str",
+    "sex": "str",
     "age": "int64",
     "z_mm": "float64",
-    "pixel": "object",
+    "pixel": "str",
     "low": "float64",
     "high": "float64",
     "frames": "int64",
-    "flags": "object",
-    "told": "object",
+    "flags": "str",
+    "told": "str",
 }
 NAMED = "named_by_file"  # a NIfTI file that no table speaks of: its name stands in for a patient
-_BLANK = {"object": "", "int64": 0, "float64": np.nan}
-NAMES = ("files", "slices", "series")
+_BLANK = {"str": "", "float64": np.nan}
+BATCH = 65_536  # files held as Python objects at a time
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,12 @@ class Book:
         return cls(_frame([], FILES), _frame([], store.LABELS), _frame([], store.SERIES))
 
     @classmethod
-    def of_files(cls, files: Sequence[SourceFile], key: Key) -> Book:
+    def of_files(cls, files: Files, key: Key) -> Book:
         """Open the account: one row per file, some of them refused by name already."""
-        columns = {
-            "token": [f.token for f in files],
-            "bytes": [f.size for f in files],
-            "mtime_ns": [f.mtime_ns for f in files],
-            "ctime_ns": [f.ctime_ns for f in files],
-            "code": [f.code for f in files],
-            "reason": [f.reason for f in files],
-            "age": np.full(len(files), -1),
-            "told": [f.told(key) for f in files],
-        }
-        return replace(cls.empty(), files=_frame(columns, FILES))
+        tables = [_opened(files[i : i + BATCH], key) for i in range(0, len(files), BATCH)]
+        return replace(cls.empty(), files=_concat(cls.empty().files, *tables))
 
-    def with_headers(self, headers: Sequence[pd.DataFrame], require: Sequence[str]) -> Book:
+    def with_headers(self, headers: Iterable[pd.DataFrame], require: Sequence[str]) -> Book:
         """Enter what the headers said; exclude what lacks a required label."""
         book = self.with_outcomes(headers)
         files = book.files
@@ -93,25 +85,40 @@ class Book:
             files.loc[readable & lacks[name] & (files["reason"] == ""), "reason"] = f"no_{name}"
         return book
 
-    def with_outcomes(self, outcomes: Sequence[pd.DataFrame]) -> Book:
+    def with_outcomes(self, outcomes: Iterable[pd.DataFrame]) -> Book:
         """Enter rows by token (made by `outcomes_of`); columns that they do not name stay."""
-        index = pd.Index(self.files["token"])
-        columns = {name: self.files[name].to_numpy(copy=True) for name in FILES}
+        places = Places(self.files["token"].to_numpy(np.bytes_))
+        open_columns: dict[str, NDArray[Any]] = {}
         for table in outcomes:  # one by one: shards name different columns
-            at = index.get_indexer(table["token"])
-            for name in table.columns:
-                columns[name][at] = table[name].to_numpy()
+            at = places.of(table["token"].to_numpy(np.bytes_))
+            if (at < 0).any():
+                raise RuntimeError(
+                    "with_outcomes: a shard speaks of files that are not in the book"
+                )
+            for name in table.columns.drop("token"):
+                if name not in open_columns:
+                    open_columns[name] = _writable(self.files[name])
+                open_columns[name][at] = _writable(table[name])
+        columns = {name: self.files[name] for name in FILES}
+        for name in list(open_columns):
+            columns[name] = _closed(open_columns.pop(name))
         return replace(self, files=pd.DataFrame(columns))
 
-    def with_series(self, rows: Sequence[Mapping[str, Any]]) -> Book:
-        """Add stacks of slices."""
-        return replace(self, series=_concat(self.series, _frame(rows, store.SERIES)))
+    def with_series(self, series: Sequence[pd.DataFrame]) -> Book:
+        """Add stacks of slices (made by `series_of`)."""
+        return replace(self, series=_concat(self.series, *series))
 
     def with_slices(self, slices: pd.DataFrame) -> Book:
         """Enter the slices in stored order, and give the stacks their final participants."""
         who = slices.drop_duplicates("series").set_index("series")["participant"]
         series = self.series.assign(participant=self.series["series"].map(who))
         return replace(self, slices=slices, series=series)
+
+    def with_sums(self, sums: pd.DataFrame) -> Book:
+        """Enter what the writing of the chunks said of each slice: columns `store.SUMS`."""
+        if len(sums) != len(self.slices):
+            raise RuntimeError("with_sums: not as many slices were written as were read")
+        return replace(self, slices=self.slices.assign(**{n: sums[n].to_numpy() for n in sums}))
 
     def plus(self, new: Book, part: int) -> Book:
         """Append a part."""
@@ -124,17 +131,18 @@ class Book:
             _concat(self.series, series),
         )
 
-    @property
-    def readable(self) -> pd.DataFrame:
-        """The files that are neither excluded nor rejected."""
-        return self.files[(self.files["code"] == "") & (self.files["reason"] == "")]
+    def readable(self, *columns: str) -> pd.DataFrame:
+        """Return the files that are neither excluded nor rejected: these columns of them."""
+        good = (self.files["code"] == "") & (self.files["reason"] == "")
+        return self.files.loc[good, list(columns)]
 
     def value_range(self, sealed: Sequence[float] | None) -> tuple[float, float] | None:
         """Range of float images if the whole set shows it: [0, 1] or [-1, 1]; else None.
 
         One mapping per set: what the sealed parts were mapped with holds for the new one too.
         """
-        floats = self.readable[self.readable["pixel"] == "float"]
+        readable = self.readable("pixel", "low", "high")
+        floats = readable[readable["pixel"] == "float"]
         if sealed is not None:
             return float(sealed[0]), float(sealed[1])
         return range_of(floats["low"].min(), floats["high"].max()) if len(floats) else None
@@ -158,17 +166,18 @@ class Book:
     def summary(self, set_name: str) -> dict[str, Any]:
         """Return the data table of paper 000 for this corpus, and how participants are known."""
         files, slices, series = self.files, self.slices, self.series
+        readable = self.readable("bytes", "flags")
         excluded, rejected = _counts(files["reason"]), _counts(files["code"])
-        if len(self.readable) + sum(excluded.values()) + sum(rejected.values()) != len(files):
+        if len(readable) + sum(excluded.values()) + sum(rejected.values()) != len(files):
             raise RuntimeError("summary: accepted + excluded + rejected is not what was seen")
         people = series.drop_duplicates("participant")
         per_scan = slices.groupby("scan").size()
         return {
             "seen": len(files),
-            "accepted": len(self.readable),
+            "accepted": len(readable),
             "excluded": excluded,
             "rejected": rejected,
-            "bytes_in": int(self.readable["bytes"].sum()),
+            "bytes_in": int(readable["bytes"].sum()),
             "scans": int(slices["scan"].nunique()),
             "series": len(series),
             "participants": int((people["participant"] != "").sum()),
@@ -180,14 +189,15 @@ class Book:
             "slices_per_scan": float(per_scan.mean()) if len(per_scan) else 0.0,
             "no_age": int((people["age"] < 0).sum()),
             "no_sex": int((people["sex"] == "").sum()),
-            "flags": _counts(self.readable["flags"].str.split(",").explode()),
-            "participants_known": _how_known(slices, self.readable["flags"], set_name),
+            "flags": _count_flags(readable["flags"]),
+            "participants_known": _how_known(slices, readable["flags"], set_name),
             "notes": self._notes(),
         }
 
     def _notes(self) -> list[str]:
-        notes = {note for text in self.series["notes"] for note in str(text).split("; ") if note}
-        if (self.readable["pixel"] == "float").any():
+        texts = self.series["notes"].unique()
+        notes = {note for text in texts for note in str(text).split("; ") if note}
+        if (self.readable("pixel")["pixel"] == "float").any():
             notes.add("float images: one range of values was mapped to grey levels")
         return sorted(notes)
 
@@ -198,7 +208,7 @@ class Book:
         people = self.series.drop_duplicates("participant")
         people = people[people["participant"] != ""].sort_values("participant")
         return {
-            "sources.parquet": _parquet(self.files),
+            "sources.parquet": parquet(self.files),
             "rejections.tsv": _tsv(rejected[["token", "bytes", "sha256", "code", "detail"]]),
             "excluded.tsv": _tsv(excluded[["token", "bytes", "reason"]]),
             "participants.tsv": _tsv(
@@ -221,25 +231,35 @@ class Book:
             ).encode(),
         }
 
-    def save(self, folder: Path) -> None:
-        """Leave the account for the next phase."""
-        for name in NAMES:
+    def save(self, folder: Path, *names: str) -> None:
+        """Leave some of the tables for the next phase."""
+        for name in names:
             with replacing(folder / f"{name}.parquet") as out:
-                out.write(_parquet(getattr(self, name)))
+                getattr(self, name).to_parquet(out, index=False)
 
     @classmethod
-    def load(cls, folder: Path) -> Book:
-        """Read an account that `save` left."""
-        return cls(*(pd.read_parquet(folder / f"{name}.parquet") for name in NAMES))
+    def load(cls, folder: Path, *names: str) -> Book:
+        """Read some of the tables that `save` left; the others are empty."""
+        tables = {name: pd.read_parquet(folder / f"{name}.parquet") for name in names}
+        return replace(cls.empty(), **tables)
 
 
 def outcomes_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return what a shard said of its files as a table; equal texts are one text in memory."""
+    """Return what a shard said of its files as a table."""
     named = {name for row in rows for name in row}
-    table = _frame(rows, {name: kind for name, kind in FILES.items() if name in named})
-    for name in (n for n in table.columns if FILES[n] == "object"):
-        table[name] = [sys.intern(text) for text in table[name]]
-    return table
+    return _frame(rows, {name: kind for name, kind in FILES.items() if name in named})
+
+
+def slices_of(rows: Sequence[Mapping[str, Any]], shard: int) -> pd.DataFrame:
+    """Return the slices that shard number `shard` read as a table, and where they lie in it."""
+    labels = {k: v for k, v in store.LABELS.items() if k not in (*store.SUMS, "part")}
+    table = _frame(rows, labels | {"member": "int32", "index": "int32"})
+    return table.assign(shard=np.full(len(table), shard, np.int32))
+
+
+def series_of(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the stacks of slices that a shard read as a table."""
+    return _frame(rows, store.SERIES)
 
 
 def read_book(corpus: store.Corpus) -> Book:
@@ -261,28 +281,58 @@ def _how_known(slices: pd.DataFrame, flags: pd.Series, set_name: str) -> str:
     return "known"
 
 
+def _opened(files: Files, key: Key) -> pd.DataFrame:
+    rows = [
+        (f.token, f.size, f.mtime_ns, f.ctime_ns, f.code, f.reason, -1, f.told(key)) for f in files
+    ]
+    names = ("token", "bytes", "mtime_ns", "ctime_ns", "code", "reason", "age", "told")
+    return _frame(dict(zip(names, zip(*rows, strict=True), strict=True)), FILES)
+
+
+def _count_flags(flags: pd.Series) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for text, n in flags.value_counts().items():
+        counts.update(dict.fromkeys(filter(None, str(text).split(",")), int(n)))
+    return {name: counts[name] for name in sorted(counts)}
+
+
 def _counts(column: pd.Series) -> dict[str, int]:
     counts = column[column.fillna("") != ""].value_counts()
     return {str(name): int(counts[name]) for name in sorted(counts.index)}
 
 
 def _frame(rows: Any, columns: Mapping[str, str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
-    kinds = {name: "object" if kind == "str" else kind for name, kind in columns.items()}
+    """Return these columns and no others, in this order; what is missing is blank."""
+    frame = pd.DataFrame(rows).reset_index(drop=True)
     data = {}
-    for name, kind in kinds.items():
+    for name, kind in columns.items():
         blank = _BLANK.get(kind, 0)
-        column = frame[name] if name in frame else pd.Series([blank] * len(frame))
+        column = frame[name] if name in frame else pd.Series([blank]).repeat(len(frame))
         missing = column.isna() & (kind != "float64")
-        data[name] = column.astype(object).where(~missing, blank).astype(kind).to_numpy()
+        if missing.any():
+            column = column.astype(object).where(~missing, blank)
+        data[name] = column.astype(kind).reset_index(drop=True)
     return pd.DataFrame(data)
 
 
-def _concat(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    return second if first.empty else pd.concat([first, second], ignore_index=True)
+def _writable(column: pd.Series) -> NDArray[Any]:
+    """Return a column to be written row by row: short texts take 16 bytes, as objects 68."""
+    if column.dtype.kind in "if":
+        return column.to_numpy(copy=True)
+    return column.to_numpy(object).astype(np.dtypes.StringDType())
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
+def _closed(column: NDArray[Any]) -> pd.Series:
+    return pd.Series(column if column.dtype.kind in "if" else column.astype(object))
+
+
+def _concat(*tables: pd.DataFrame) -> pd.DataFrame:
+    some = [table for table in tables if len(table)]
+    return pd.concat(some, ignore_index=True) if some else tables[0]
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    """Return a table as the bytes of a Parquet file."""
     out = BytesIO()
     frame.to_parquet(out, index=False)
     return out.getvalue()

@@ -12,13 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from fingerprint import lease as leases
 from fingerprint import ledger
 from fingerprint.corpus import seal, store, tables
 from fingerprint.corpus.books import read_book
 from fingerprint.corpus.identity import Key, pseudonym
-from fingerprint.corpus.source import SourceFile, walk
+from fingerprint.corpus.listing import BATCH, Files, Places, SourceFile
+from fingerprint.corpus.source import walk
 from fingerprint.ledger import Damaged
 from fingerprint.settings import Settings
 
@@ -34,7 +39,7 @@ class IngestJob:
     set_name: str
     settings: Settings
     key: Key
-    files: tuple[SourceFile, ...]
+    files: Files
     people: Mapping[str, tables.Person]
     lease: str = ""
     replacing: bool = False
@@ -94,7 +99,7 @@ def ingest_job(
     )
     people = _people([Path(s) for s in sources], participants)
     job = IngestJob(
-        out, set_name, settings, key, tuple(files), people, lease, replace and store.is_corpus(out)
+        out, set_name, settings, key, files, people, lease, replace and store.is_corpus(out)
     )
     if job.sealed is None:
         ours = {".ingest", leases.NAME}
@@ -103,11 +108,16 @@ def ingest_job(
             raise ValueError(f"out: {out} is not empty and not a corpus; choose another folder")
         return job
     _same_settings(job, job.sealed)
-    job = dataclasses.replace(job, files=tuple(_new_files(job, job.sealed)))
+    job = dataclasses.replace(job, files=Files(_new_files(job, job.sealed)))
     if job.files and job.sealed and job.sealed.summary["participants_known"] == "clusters":
         raise ValueError(
             f"participants: {out} has clusters of near-duplicates for patients and cannot grow "
             "(a new image may join two); give slices.tsv, or rebuild it with --replace"
+        )
+    if job.files and job.sealed and not all(map(job.sealed.has, (*store.DERIVED, *store.SUMS))):
+        raise ValueError(
+            f"out: {out} was made by an earlier version, without the small pictures of this one, "
+            "and cannot grow; rebuild it with --replace"
         )
     return job
 
@@ -157,10 +167,8 @@ def _same_settings(job: IngestJob, corpus: store.Corpus) -> None:
 
 
 def _new_files(job: IngestJob, corpus: store.Corpus) -> Iterator[SourceFile]:
-    known = {row.token: row for row in read_book(corpus).files.itertuples(index=False)}
     changed = told = 0
-    for file in job.files:
-        row = known.get(file.token)
+    for file, row in _known(job.files, read_book(corpus).files):
         if row is None or row.code in TRY_AGAIN:
             yield file
             continue
@@ -174,6 +182,17 @@ def _new_files(job: IngestJob, corpus: store.Corpus) -> Iterator[SourceFile]:
             f"source_changed: {changed} files differ from what {job.corpus.name} was made of, and "
             f"the tables say something else of {told}; restore them, or rebuild with --replace"
         )
+
+
+def _known(files: Files, known: pd.DataFrame) -> Iterator[tuple[SourceFile, Any]]:
+    """Yield each file with the row of the account that speaks of it, or None."""
+    places = Places(known["token"].to_numpy(np.bytes_))
+    for first in range(0, len(files), BATCH):
+        batch = files[first : first + BATCH]
+        at = places.of(batch.tokens())
+        rows = known.iloc[at].itertuples(index=False)
+        for file, place, row in zip(batch, at, rows, strict=True):
+            yield file, row if place >= 0 else None
 
 
 def _told_otherwise(job: IngestJob, corpus: store.Corpus) -> int:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fingerprint.corpus.identity import Key, token
+from fingerprint.corpus.listing import SourceFile
 from fingerprint.corpus.readers import Reader
 from fingerprint.corpus.reading import names_of
 from fingerprint.corpus.scan import ReadOptions, Rejected
-from fingerprint.corpus.source import SourceFile, walk
+from fingerprint.corpus.source import walk
 
 BATCH = 256
 MOST_FRAMES = 4096

@@ -18,9 +18,9 @@ found", so both checks come before the search.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,18 @@ SAME_R = 0.999  # strangers at 32 px in any orientation reach 0.93, neighbours i
 MOST_R = 0.9999  # keeps the z of identical images finite, at 4.95
 MARGIN_Z = 0.08
 WINDOW_DISTANCE = 0.25
-BLOCK = 4096
+BLOCK = 1024  # real slices held at a time: 8 x 240 turned images make 60 MiB of products with them
+
+
+class Slices(Protocol):
+    """What the real slices are read from: a corpus."""
+
+    @property
+    def n(self) -> int:
+        """Number of slices."""
+
+    def read(self, first: int, last: int, array: str) -> NDArray[Any]:
+        """Return slices `first` to `last` (exclusive): uint8, shape (last - first, s, s)."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,7 @@ class WindowCheck:
     note: str
 
 
-def best_orientation(generated: NDArray[np.uint8], real: NDArray[np.uint8]) -> OrientationCheck:
+def best_orientation(generated: NDArray[np.uint8], real: Slices) -> OrientationCheck:
     """Compare generated with real slices in all flips and quarter turns, at 32 x 32 pixels.
 
     For each generated image and orientation: the best Pearson r over the real slices, as Fisher z;
@@ -111,9 +122,10 @@ def best_orientation(generated: NDArray[np.uint8], real: NDArray[np.uint8]) -> O
     Parameters
     ----------
     generated : uint8, shape (n, s, s), s >= 32
-    real : uint8, shape (m, s', s'), s' >= 32
-        Any sizes: both are brought to 32 by area mean. A copy speaks for its orientation only if
-        its source is among these, so give the thumbnails of *all* real slices where you can.
+        Any size: brought to 32 by area mean.
+    real : Slices
+        A corpus; its thumbs are read in blocks. A copy speaks for its orientation only if its
+        source is among them, so all are.
 
     Raises
     ------
@@ -135,8 +147,11 @@ def best_orientation(generated: NDArray[np.uint8], real: NDArray[np.uint8]) -> O
     less than 0.03 of cases. It is found if 4 of 100 images are copies; and a generator that learned
     from mirrored images too may make 4 mirrored copies and no other.
     """
-    few, many = _small("generated", generated), _small("real", real)
-    best_r = {name: _best_r(turn(few), many) for name, turn in ORIENTATIONS.items()}
+    few = _small("generated", generated)
+    turned = np.concatenate([turn(few) for turn in ORIENTATIONS.values()])
+    best_r = dict(
+        zip(ORIENTATIONS, np.split(_best_r(turned, real), len(ORIENTATIONS)), strict=True)
+    )
     scores = {name: _mean_z(r) for name, r in best_r.items()}
     copies = {name: int((r > SAME_R).sum()) for name, r in best_r.items()}
     best = max(scores, key=scores.__getitem__)  # a tie goes to the first, that is to as-is
@@ -146,7 +161,7 @@ def best_orientation(generated: NDArray[np.uint8], real: NDArray[np.uint8]) -> O
     return OrientationCheck(best, scores, copies, gap, margin, best != "as-is" and gap > margin)
 
 
-def same_window(generated: NDArray[np.uint8], real: NDArray[np.uint8]) -> WindowCheck:
+def same_window(generated: NDArray[np.uint8], real: Slices) -> WindowCheck:
     """Compare the grey levels of two sets: whether one window can have made both.
 
     Histograms of 32 levels at 32 x 32 pixels, air included: its grey level tells windows apart
@@ -154,8 +169,10 @@ def same_window(generated: NDArray[np.uint8], real: NDArray[np.uint8]) -> Window
 
     Parameters
     ----------
-    generated, real : uint8, shape (n, s, s) and (m, s', s'), sides >= 32
-        Real slices ordered by patient, so that the two halves are different people.
+    generated : uint8, shape (n, s, s), s >= 32
+    real : Slices
+        A corpus; its thumbs are read in blocks. They are ordered by patient, so that the two halves
+        are different people.
 
     Notes
     -----
@@ -164,11 +181,11 @@ def same_window(generated: NDArray[np.uint8], real: NDArray[np.uint8]) -> Window
     against lung window: at least 0.78; full against the bone-like window of IQ-OTH/NCCD: 0.31 to
     0.39.
     """
-    few, many = _small("generated", generated), _small("real", real)
-    half = len(many) // 2
-    floor = _distance(many[:half], many[half:]) if half else 0.0
+    few, half = _small("generated", generated), real.n // 2
+    halves = [_levels(_thumbs(real, 0, half)), _levels(_thumbs(real, half, real.n))]
+    floor = _distance(*halves) if half else 0.0
     limit = max(WINDOW_DISTANCE, 0.7 / len(few) ** 0.5, 2 * floor)
-    distance = _distance(few, many)
+    distance = _distance(_levels([few]), halves[0] + halves[1])
     same = distance <= limit
     note = (
         f"the grey levels of the generated and the real set differ (distance {distance:.2f}, "
@@ -187,12 +204,19 @@ def _small(name: str, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return fit(images, SIDE_PX, 0)[0]
 
 
-def _best_r(few: NDArray[np.uint8], many: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Largest Pearson r of each image over all of `many`; a constant image correlates with none."""
+def _thumbs(real: Slices, first: int, last: int) -> Iterator[NDArray[np.uint8]]:
+    if not real.n:
+        raise ValueError("real: must hold a slice, holds none")
+    for low in range(first, last, BLOCK):
+        yield real.read(low, min(low + BLOCK, last), "thumb")
+
+
+def _best_r(few: NDArray[np.uint8], real: Slices) -> NDArray[np.float64]:
+    """Largest Pearson r of each image over all slices; a constant image correlates with none."""
     a, a_sum, a_var = _sums(few)
     best = np.full(len(few), -1.0)
-    for first in range(0, len(many), BLOCK):
-        b, b_sum, b_var = _sums(many[first : first + BLOCK])
+    for thumbs in _thumbs(real, 0, real.n):
+        b, b_sum, b_var = _sums(thumbs)
         product = (a @ b.T).astype(np.float64) * SIDE_PX**2 - np.outer(a_sum, b_sum)
         scale = np.sqrt(np.outer(a_var, b_var))
         r = np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)
@@ -213,6 +237,11 @@ def _mean_z(r: NDArray[np.float64]) -> float:
     return float(np.arctanh(np.clip(r, -MOST_R, MOST_R)).mean())
 
 
-def _distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    p, q = (np.bincount(set_.ravel() >> 3, minlength=32) / set_.size for set_ in (one, other))
-    return float(np.abs(p - q).sum() / 2)
+def _levels(blocks: Iterable[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """Histogram of 32 grey levels."""
+    counts = (np.bincount(block.ravel() >> 3, minlength=32) for block in blocks)
+    return sum(counts, np.zeros(32, np.int64))
+
+
+def _distance(one: NDArray[np.int64], other: NDArray[np.int64]) -> float:
+    return float(np.abs(one / one.sum() - other / other.sum()).sum() / 2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,15 @@ from fingerprint.corpus import store, tables
 from fingerprint.corpus.books import NAMED, Book
 from fingerprint.corpus.clusters import clusters
 from fingerprint.corpus.identity import Key, pseudonym, scan_id, token
+from fingerprint.corpus.listing import Files, Places, SourceFile
 from fingerprint.corpus.readers import Reader
 from fingerprint.corpus.scan import Header, ReadOptions, Rejected, Scan, Stack, sums
-from fingerprint.corpus.source import SourceFile
 from fingerprint.corpus.window import fit
 from fingerprint.ledger import Counts, Values
 
 MID_PX = 128
 LOST = {"truncated", "damaged", "reader_died"}  # a slice that was there, not a letter beside it
+ORDER = ("participant", "scan", "series", "z_mm")
 UNKNOWN = tables.Person(sex="", age_y=-1)
 
 
@@ -124,35 +125,59 @@ class Unit:
         return [*who, files, z, self.lost]
 
 
-def units_of(book: Book, files: Sequence[SourceFile]) -> list[Unit]:
-    """Group the readable files into stacks, in the order (participant, scan, series)."""
-    where = {f.token: f for f in files}
-    codes = dict(zip(book.files["token"], book.files["code"], strict=True))
-    lost = Counter(f.folder for f in files if codes.get(f.token) in LOST)
-    rows = book.readable.sort_values(["participant", "scan", "series", "z_mm", "token"])
-    units = []
-    for _, group in itertools.groupby(rows.itertuples(index=False), lambda row: row.series):
-        members = list(group)
-        first, stack = members[0], tuple(where[row.token] for row in members)
-        units.append(
-            Unit(
-                series=first.series,
-                scan=first.scan,
-                participant=first.participant,
-                kind=first.kind,
-                sex=first.sex,
-                age=max(row.age for row in members),
-                frames=sum(row.frames for row in members),
-                files=stack,
-                z_mm=tuple(row.z_mm for row in members),
-                lost=sum(lost[folder] for folder in {f.folder for f in stack}),
-            )
+@dataclass(frozen=True)
+class Stacks:
+    """Files in the order of the stacks that they make, as columns: a million units are large.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        What the survey said of each file, and how many unreadable files lie beside it (`lost`).
+    files : Files
+        The same files.
+    """
+
+    rows: pd.DataFrame
+    files: Files
+
+    def __getitem__(self, part: slice) -> Stacks:
+        return Stacks(self.rows.iloc[part], self.files[part])
+
+    def __iter__(self) -> Iterator[Unit]:
+        members = zip(self.rows.itertuples(index=False), self.files, strict=True)
+        for _, group in itertools.groupby(members, lambda member: member[0].series):
+            yield self._unit(list(group))
+
+    def _unit(self, members: list[tuple[Any, SourceFile]]) -> Unit:
+        rows, files = zip(*members, strict=True)
+        return Unit(
+            series=rows[0].series,
+            scan=rows[0].scan,
+            participant=rows[0].participant,
+            kind=rows[0].kind,
+            sex=rows[0].sex,
+            age=max(row.age for row in rows),
+            frames=sum(row.frames for row in rows),
+            files=files,
+            z_mm=tuple(row.z_mm for row in rows),
+            lost=sum({f.folder: row.lost for row, f in members}.values()),
         )
-    return units
+
+
+def stacks_of(book: Book, files: Files) -> Stacks:
+    """Put the readable files in the order (participant, scan, series, z)."""
+    gone = set(book.files.loc[book.files["code"].isin(LOST), "token"])
+    lost = Counter(f.folder for f in files if f.token in gone) if gone else Counter()
+    rows = book.readable("token", "kind", *ORDER, "sex", "age", "frames")
+    rows = rows.sort_values([*ORDER, "token"])
+    at = Places(files.tokens()).of(rows["token"].to_numpy(np.bytes_))
+    files = files.take(at)
+    beside = [lost[f.folder] for f in files] if lost else 0
+    return Stacks(rows.drop(columns="token").assign(lost=beside), files)
 
 
 def read_units(
-    units: Sequence[Unit], options: ReadOptions, key: Key, limits: tuple[float, float]
+    units: Stacks, options: ReadOptions, key: Key, limits: tuple[float, float]
 ) -> tuple[Values, Counts]:
     """Read stacks of slices: compressed pixels, a row per slice, an outcome per file."""
     values: dict[str, NDArray[Any]] = {}
@@ -168,10 +193,9 @@ def read_units(
             files += _outcomes(unit, stack, hashes)
             if stack.scan is None or not len(stack.scan.pixels):
                 continue
-            member = f"p{i}"
             packed = store.BLOSC.encode(np.ascontiguousarray(stack.scan.pixels))
-            values[member] = np.frombuffer(bytes(packed), np.uint8)
-            slices += _slice_rows(unit, stack.scan, member, key)
+            values[f"p{i}"] = np.frombuffer(bytes(packed), np.uint8)
+            slices += _slice_rows(unit, stack.scan, i, key)
             series.append(_series_row(unit, stack.scan, hashes))
             if not unit.participant and not options.generated:
                 mids.append(_mid(stack.scan.pixels))
@@ -196,7 +220,7 @@ def _outcomes(unit: Unit, stack: Stack, hashes: Sequence[str]) -> list[dict[str,
     return rows
 
 
-def _slice_rows(unit: Unit, scan: Scan, member: str, key: Key) -> list[dict[str, Any]]:
+def _slice_rows(unit: Unit, scan: Scan, member: int, key: Key) -> list[dict[str, Any]]:
     total, squares = sums(scan.pixels)
     frames = np.bincount(scan.source, minlength=len(unit.files))
     seen = np.zeros(len(unit.files), np.int64)
@@ -261,25 +285,25 @@ def _sha256(path: Path) -> str:
         return ""
 
 
-def order(slices: pd.DataFrame, mids: Sequence[NDArray[np.uint8]], set_name: str) -> pd.DataFrame:
+def order(slices: pd.DataFrame, mids: NDArray[np.uint8], set_name: str) -> pd.DataFrame:
     """Put slices in stored order; near-duplicate clusters stand in for unknown participants.
 
     Parameters
     ----------
     slices : DataFrame
         One row per slice, as read.
-    mids : sequence of uint8, shape (m, h, w)
+    mids : uint8, shape (m, h, w)
         Small images of the slices without a participant, in the order of `slices`.
     set_name : str
         Generated images belong to nobody and are not clustered.
     """
     unknown = np.flatnonzero(slices["participant"] == "")
     if set_name != "generated" and len(unknown):
-        labels = clusters(np.concatenate(mids))
+        labels = clusters(mids)
         tokens = slices["token"].to_numpy(object)[unknown]
         least = pd.Series(tokens).groupby(labels).transform("min")
         participant = slices["participant"].to_numpy(object)
         participant[unknown] = "C" + least.to_numpy(object)
         slices = slices.assign(participant=participant)
-    keys = ["participant", "scan", "series", "z_mm", "token"]
-    return slices.sort_values(keys, kind="stable").reset_index(drop=True)
+    index = slices[[*ORDER, "token"]].sort_values([*ORDER, "token"], kind="stable").index
+    return slices.iloc[index].reset_index(drop=True)

@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from fingerprint.corpus import store
+from fingerprint.corpus.scan import sums
+from fingerprint.corpus.screen import screen_of
 from fingerprint.corpus.window import fit
 from fingerprint.ledger import Damaged, digest_of, sync_folder
 from fingerprint.ledger import replacing as replacing_file
@@ -43,21 +45,37 @@ UNDO = ".ingest/undo"
 
 def write_chunk(
     corpus: Path, k: int, slices: NDArray[np.uint8], chunk_slices: int, *, shared: bool
-) -> dict[str, list[Any]]:
-    """Store one chunk of slices and of their small pictures; return the manifest entries.
+) -> tuple[dict[str, list[Any]], dict[str, NDArray[np.int64]]]:
+    """Store one chunk of slices and of their small pictures.
 
     In place, or staged (`shared`) if the sealed state already has rows in chunk `k`.
+
+    Returns
+    -------
+    entries : dict
+        What the manifest says of each file: name -> [bytes, crc32c, sha256].
+    sums : dict
+        The labels `store.SUMS` of the slices: name -> int64, shape (n,).
     """
+    pictures = pictures_of(slices)
     entries = {}
-    size = slices.shape[-1]
-    for array in store.PIXELS:
-        side = min(store.SMALLER.get(array, size), size)
-        data = store.encode(fit(slices, side, 0)[0], chunk_slices)
+    for array, images in pictures.items():
+        data = store.encode(images, chunk_slices)
         name = store.chunk_name(k, array)
         with replacing_file((corpus / STAGED if shared else corpus) / name) as out:
             out.write(data)
         entries[name] = store.entry(data)
-    return entries
+    found = {}
+    for array in store.SMALLER:
+        found[f"sum_{array}"], found[f"sum_of_squares_{array}"] = sums(pictures[array])
+    return entries, {name: found[name] for name in store.SUMS}
+
+
+def pictures_of(slices: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """Return slices (n, s, s) as each of `store.PIXELS`; the screen is made from the thumb."""
+    size = slices.shape[-1]
+    mid, thumb = (fit(slices, min(store.SMALLER[a], size), 0)[0] for a in ("mid", "thumb"))
+    return {"pixels": slices, "mid": mid, "thumb": thumb, "screen": screen_of(thumb)}
 
 
 def is_written(corpus: Path, name: str, entry: list[Any]) -> bool:
@@ -151,7 +169,7 @@ def _stage_metadata(
             name,
             shape=(len(rows), side, side),
             chunks=(head["chunk_slices"], side, side),
-            dtype="uint8",
+            dtype=store.dtype_of(name),
             fill_value=0,
             compressors=[
                 BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=1),
@@ -160,13 +178,9 @@ def _stage_metadata(
             dimension_names=("slice", *_AXES.get(name, ("y", "x"))),
         )
         # no _FillValue: a fill of 0 would open air as NaN
+        hu = {"scale_factor": (high - low) / 255, "add_offset": low, "units": "HU"}
         array.attrs.update(
-            {
-                "scale_factor": (high - low) / 255,
-                "add_offset": low,
-                "units": "HU",
-                "coordinates": " ".join(store.LABELS),
-            }
+            ({} if name == "screen" else hu) | {"coordinates": " ".join(store.LABELS)}
         )
     for name, kind in store.LABELS.items():
         _label(root, name, rows[name], kind, "slice")
@@ -185,8 +199,10 @@ def _label(group: zarr.Group, name: str, values: pd.Series, kind: str, dim: str)
         dimension_names=(dim,),
         config={"write_empty_chunks": True},
     )
-    data = values.to_numpy(object if kind == "str" else kind)
-    array[:] = data.astype(np.dtypes.StringDType()) if kind == "str" else data
+    for first in range(0, len(values), store.ROWS):  # a million texts as objects are large
+        part = slice(first, first + store.ROWS)
+        data = values.iloc[part].to_numpy(object if kind == "str" else kind)
+        array[part] = data.astype(np.dtypes.StringDType()) if kind == "str" else data
 
 
 def _clear_metadata(staged: Path) -> None:
@@ -230,6 +246,7 @@ def _pointer(
     document: dict[str, Any] = json.loads((staged / store.POINTER).read_bytes())
     document["attributes"] = attributes | {
         "fingerprint_format": list(store.FORMAT),
+        "derived": store.DERIVED,
         "digest": digest_of({k: attributes[k] for k in _IDENTITY}),
         "manifest": hashlib.sha256(store.canonical(manifest)).hexdigest(),
     }

@@ -6,16 +6,17 @@ file by its token, the keyed hash of its path relative to the source.
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from fingerprint.corpus import tables
 from fingerprint.corpus.identity import Key, token
+from fingerprint.corpus.listing import Files, SourceFile
 from fingerprint.corpus.scan import Rejected
 
 # files that belong to a dataset and hold no image: excluded, listed, never an error
@@ -36,39 +37,6 @@ NOT_DATA = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One input file: where it is, which bytes, and what the tables say of it.
-
-    A million of them are held at once, hence the slots, and text for the path. `participant` and
-    `scan` are as the user wrote them (or None): in memory only.
-    """
-
-    folder: str
-    name: str
-    token: str
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    participant: str | None = None
-    scan: str | None = None
-    z_mm: float | None = None
-    sex: str = ""
-    age_y: int = -1
-    code: str = ""
-    reason: str = ""
-
-    def told(self, key: Key) -> str:
-        """Keyed digest of what the tables say of this file: it changes when they do."""
-        said = [self.participant, self.scan, self.z_mm, self.sex, self.age_y, self.code]
-        return token(key, json.dumps(said))
-
-    @property
-    def path(self) -> Path:
-        """Where it is."""
-        return Path(self.folder, self.name)
-
-
 def walk(
     sources: Sequence[Path],
     key: Key,
@@ -76,7 +44,7 @@ def walk(
     participant_from: str | None = None,
     slices: Path | None = None,
     skip: Path | None = None,
-) -> list[SourceFile]:
+) -> Files:
     """List every file below the sources, in the order of their tokens.
 
     Links and files that a table does not name come with a rejection `code`; files that are not data
@@ -87,23 +55,39 @@ def walk(
     ValueError
         A source that does not exist or holds no file; two files with one relative path.
     """
-    found: dict[str, SourceFile] = {}
     _check(sources)
+    files = Files(_described(sources, key, participant_from, slices, skip))
+    if not files:
+        raise ValueError(f"source: no file in {', '.join(map(str, sources))}")
+    tokens = files.tokens()
+    order = np.argsort(tokens, kind="stable")
+    files, tokens = files.take(order), tokens[order]
+    twice = np.flatnonzero(tokens[1:] == tokens[:-1])
+    if len(twice):
+        first, second = files[int(twice[0])], files[int(twice[0]) + 1]
+        raise ValueError(f"source: {second.path} and {first.path} share a relative path")
+    return _told_apart(files, sources)
+
+
+def _described(
+    sources: Sequence[Path],
+    key: Key,
+    participant_from: str | None,
+    slices: Path | None,
+    skip: Path | None,
+) -> Iterator[SourceFile]:
+    """Yield every file, as it is met; only what is no data is remembered."""
+    seen: set[str] = set()
     for source in sources:
         listed = _table(source, slices)
         for path in _files(source, skip):
             name = path.relative_to(source).as_posix() if path != source else path.name
             file = _describe(path, name, token(key, name), listed, participant_from)
-            if file.token in found and file.reason:  # each source may have its own README
-                file = replace(file, token=token(key, f"{source.name}/{name}"))
-            if file.token in found:
-                raise ValueError(
-                    f"source: {path} and {found[file.token].path} share a relative path"
-                )
-            found[file.token] = file
-    if not found:
-        raise ValueError(f"source: no file in {', '.join(map(str, sources))}")
-    return _told_apart([found[name] for name in sorted(found)], sources)
+            if file.reason or file.code:
+                if file.token in seen and file.reason:  # each source may have its own README
+                    file = replace(file, token=token(key, f"{source.name}/{name}"))
+                seen.add(file.token)
+            yield file
 
 
 def _check(sources: Sequence[Path]) -> None:
@@ -118,20 +102,22 @@ def _check(sources: Sequence[Path]) -> None:
                 raise ValueError(f"source: {source} lies in {sources[j]}; name one of them")
 
 
-def _told_apart(files: list[SourceFile], sources: Sequence[Path]) -> list[SourceFile]:
+def _told_apart(files: Files, sources: Sequence[Path]) -> Files:
     """Where two NIfTI files of nobody share a name (``p1/ct.nii``, ``p2/ct.nii``), use the path."""
     roots = sorted((str(s) for s in sources), key=len, reverse=True)
     names = Counter(f.participant for f in files if _named(f))
+    if not names or max(names.values()) == 1:
+        return files
 
     def whole(file: SourceFile) -> str:
         path = str(file.path)
         root = next((r for r in roots if path.startswith(r)), "")
         return path[len(root) :].strip("/").removesuffix(".gz").removesuffix(".nii")
 
-    return [
+    return Files(
         replace(f, participant=whole(f)) if _named(f) and names[f.participant] > 1 else f
         for f in files
-    ]
+    )
 
 
 def _named(file: SourceFile) -> bool:
@@ -173,7 +159,7 @@ def _describe(
 ) -> SourceFile:
     stat = path.lstat()
     file = SourceFile(
-        sys.intern(str(path.parent)),
+        str(path.parent),
         path.name,
         its_token,
         stat.st_size,

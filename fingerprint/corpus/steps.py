@@ -12,19 +12,36 @@ three add up to what was seen.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fingerprint import lease as leases
 from fingerprint import ledger
 from fingerprint.corpus import seal, store
-from fingerprint.corpus.books import Book, outcomes_of, read_book
+from fingerprint.corpus.books import (
+    Book,
+    outcomes_of,
+    parquet,
+    read_book,
+    series_of,
+    slices_of,
+)
 from fingerprint.corpus.ingest import MADE_WITH, IngestJob, leave
-from fingerprint.corpus.reading import Unit, order, read_units, survey_files, units_of
+from fingerprint.corpus.reading import (
+    MID_PX,
+    Stacks,
+    Unit,
+    order,
+    read_units,
+    stacks_of,
+    survey_files,
+)
 from fingerprint.corpus.scan import ReadOptions
 from fingerprint.ledger import Counts, Damaged, Incomplete, Phase, Shard, Values, shard
 from fingerprint.settings import Settings
@@ -39,7 +56,8 @@ LIMITS = ("reader_memory_gib", "reader_cpu_s")
 
 
 def _plan_survey(job: IngestJob) -> list[Shard]:
-    readable = [f for f in job.files if not f.code and not f.reason]
+    keep = [not f.code and not f.reason for f in job.files]
+    readable = job.files if all(keep) else job.files.take(np.flatnonzero(keep))
     batches = [readable[i : i + SURVEY_FILES] for i in range(0, len(readable), SURVEY_FILES)]
     settings = job.settings
     return [
@@ -67,11 +85,11 @@ def _plan_survey(job: IngestJob) -> list[Shard]:
 
 def _finish_survey(job: IngestJob, values: Iterator[Values]) -> None:
     book = Book.of_files(job.files, job.key)
-    headers = [outcomes_of(json.loads(bytes(value["rows"]))) for value in values]
+    headers = (outcomes_of(json.loads(bytes(value["rows"]))) for value in values)
     book = book.with_headers(headers, job.settings.require)
     if job.settings.range is None:
         book = book.within(_sealed_range(job))
-    book.save(job.note("survey"))
+    book.save(job.note("survey"), "files")
 
 
 # -- read
@@ -90,9 +108,11 @@ def _options(job: IngestJob, value_range: tuple[float, float] | None = None) -> 
 
 
 def _plan_read(job: IngestJob) -> list[Shard]:
-    book = Book.load(job.note("survey"))
+    book = Book.load(job.note("survey"), "files")
     options = _options(job, _value_range(job, book))
-    return [
+    stacks = stacks_of(book, job.files)
+    del book
+    shards = [
         shard(
             "read",
             READ.version,
@@ -103,13 +123,16 @@ def _plan_read(job: IngestJob) -> list[Shard]:
                 "settings": job.settings.matters_to(*LIMITS),
             },
             read_units,
-            batch,
+            stacks[part],
             options,
             job.key,
             (job.settings.reader_memory_gib, job.settings.reader_cpu_s),
         )
-        for batch in _batches(units_of(book, job.files))
+        for part, batch in _batches(stacks)
     ]
+    with ledger.replacing(job.note("read.json")) as out:
+        out.write(store.canonical([one.key for one in shards]))
+    return shards
 
 
 def _value_range(job: IngestJob, book: Book) -> tuple[float, float] | None:
@@ -120,45 +143,57 @@ def _sealed_range(job: IngestJob) -> list[float] | None:
     return job.sealed.head.get("value_range") if job.sealed else None
 
 
-def _batches(units: Sequence[Unit]) -> Iterator[list[Unit]]:
-    """Pack stacks of slices, in order, into shards of about `READ_SLICES`."""
+def _batches(stacks: Stacks) -> Iterator[tuple[slice, list[Unit]]]:
+    """Pack stacks of slices, in order, into shards of about `READ_SLICES`: which files, which."""
     batch: list[Unit] = []
-    for unit in units:
-        if batch and sum(u.frames for u in batch) + unit.frames > READ_SLICES:
-            yield batch
-            batch = []
+    first = last = frames = 0
+    for unit in stacks:
+        if batch and frames + unit.frames > READ_SLICES:
+            yield slice(first, last), batch
+            batch, first, frames = [], last, 0
         batch.append(unit)
+        last, frames = last + len(unit.files), frames + unit.frames
     if batch:
-        yield batch
+        yield slice(first, last), batch
 
 
 def _finish_read(job: IngestJob, values: Iterator[Values]) -> None:
-    book = Book.load(job.note("survey"))
-    shards = _plan_read(job)
-    files, slices, series, mids = [], [], [], []
-    for piece, value in zip(shards, values, strict=True):
-        read = json.loads(bytes(value["rows"]))
-        files.append(outcomes_of(read["files"]))
-        slices.append(pd.DataFrame(read["slices"]).assign(shard=piece.key))
-        series += read["series"]
-        mids.append(np.asarray(value["mids"], np.uint8))
-    book = book.with_outcomes(files).with_series(series)
-    if not series:
-        book.save(job.note("read"))
-        if job.sealed is None:
-            raise ValueError(
-                f"source: no readable slice among {len(job.files)} files ({book.tally()})"
-            )
-        return
-    rows = pd.concat([table for table in slices if len(table)], ignore_index=True)
-    book.with_slices(order(rows, [m for m in mids if len(m)], job.set_name)).save(job.note("read"))
+    slices, series = [], []
+
+    def outcomes() -> Iterator[pd.DataFrame]:
+        with job.note("mids").open("wb") as mids:
+            for i, value in enumerate(values):
+                read = json.loads(bytes(value["rows"]))
+                slices.append(slices_of(read["slices"], i))
+                series.append(series_of(read["series"]))
+                mids.write(np.asarray(value["mids"], np.uint8).tobytes())
+                yield outcomes_of(read["files"])
+
+    book = Book.load(job.note("survey"), "files").with_outcomes(outcomes()).with_series(series)
+    if not len(book.series) and job.sealed is None:
+        raise ValueError(f"source: no readable slice among {len(job.files)} files ({book.tally()})")
+    book.save(job.note("read"), "files")
+    book = replace(book, files=Book.empty().files)  # large, and done with
+    slices[:] = [pd.concat([slices_of([], 0), *slices], ignore_index=True)]
+    book = book.with_slices(order(slices.pop(), _mids(job), job.set_name))
+    book.save(job.note("read"), "slices", "series")
+
+
+def _mids(job: IngestJob) -> NDArray[np.uint8]:
+    """Open the small images of slices without a participant: a million of them are 15 GiB."""
+    side = min(MID_PX, job.settings.size_px)
+    if not job.note("mids").stat().st_size:
+        return np.zeros((0, side, side), np.uint8)
+    return np.memmap(job.note("mids"), np.uint8, "r").reshape(-1, side, side)
 
 
 # -- write
 
 
 def _plan_write(job: IngestJob) -> list[Shard]:
-    slices = Book.load(job.note("read")).slices
+    columns = ["digest", "shard", "member", "index"]
+    slices = pd.read_parquet(job.note("read") / "slices.parquet", columns=columns)
+    keys = json.loads(job.note("read.json").read_bytes())
     first = job.sealed.n if job.sealed else 0
     step = job.settings.chunk_slices
     last = first + len(slices)
@@ -181,6 +216,7 @@ def _plan_write(job: IngestJob) -> list[Shard]:
                 low,
                 first,
                 rows[["shard", "member", "index"]],
+                {i: keys[i] for i in rows["shard"].unique()},
                 job.settings,
                 job.replacing,
             )
@@ -207,6 +243,7 @@ def _write_band(
     low: int,
     first: int,
     rows: pd.DataFrame,
+    keys: Mapping[int, str],
     settings: Settings,
     replacing: bool,
 ) -> tuple[Values, Counts]:
@@ -217,24 +254,32 @@ def _write_band(
         pixels[: first - low] = store.open_corpus(corpus).read(low, first)
     at = max(first - low, 0) + np.arange(len(rows))
     groups = rows.assign(at=at).groupby("shard", sort=False)
-    for name, members in groups:
-        values = ledger.read(spool / "read" / f"{name}.shard")
+    for number, members in groups:
+        values = ledger.read(spool / "read" / f"{keys[number]}.shard")
         for member, wanted in members.groupby("member", sort=False):
-            stack = np.frombuffer(store.BLOSC.decode(bytes(values[str(member)])), np.uint8)
+            stack = np.frombuffer(store.BLOSC.decode(bytes(values[f"p{member}"])), np.uint8)
             stack = stack.reshape(-1, size, size)
             pixels[wanted["at"].to_numpy()] = stack[wanted["index"].to_numpy()]
     entries: dict[str, Any] = {}
+    sums = []
     for i in range(0, len(pixels), step):
         k = (low + i) // step
         shared = replacing or low + i < first
-        entries |= seal.write_chunk(corpus, k, pixels[i : i + step], step, shared=shared)
-    return {"entries": ledger.as_json(entries)}, {"slices": len(rows)}
+        more, found = seal.write_chunk(corpus, k, pixels[i : i + step], step, shared=shared)
+        entries |= more
+        sums.append({name: column[max(0, first - low - i) :] for name, column in found.items()})
+    values = {name: np.concatenate([part[name] for part in sums]) for name in store.SUMS}
+    return values | {"entries": ledger.as_json(entries)}, {"slices": len(rows)}
 
 
 def _finish_write(job: IngestJob, values: Iterator[Values]) -> None:
     entries: dict[str, Any] = {}
+    sums = []
     for value in values:
         entries |= json.loads(bytes(value["entries"]))
+        sums.append(pd.DataFrame({name: value[name] for name in store.SUMS}))
+    with ledger.replacing(job.note("sums.parquet")) as out:
+        out.write(parquet(pd.concat([pd.DataFrame(columns=store.SUMS, dtype="int64"), *sums])))
     with ledger.replacing(job.note("written.json")) as out:
         out.write(store.canonical(entries))
 
@@ -244,7 +289,9 @@ def _finish_write(job: IngestJob, values: Iterator[Values]) -> None:
 
 def _finish_seal(job: IngestJob, values: Iterator[Values]) -> None:
     del values
-    new = Book.load(job.note("read"))
+    new = Book.load(job.note("read"), "files", "slices", "series").with_sums(
+        pd.read_parquet(job.note("sums.parquet"))
+    )
     old = read_book(job.sealed) if job.sealed else Book.empty()
     book = old.plus(new, part=len(job.sealed.head["parts"]) if job.sealed else 0)
     parts = list(job.sealed.head["parts"]) if job.sealed else []
@@ -261,8 +308,8 @@ def _finish_seal(job: IngestJob, values: Iterator[Values]) -> None:
         "parts": parts,
         "made_with": made_with,
         "value_range": _value_range(job, new),
-        "derived": dict.fromkeys(store.SMALLER, 1),
     }
+    del new, old  # of a million files these are large
     if job.lease and not leases.held(job.corpus / leases.NAME, job.lease):
         raise Incomplete(f"{job.corpus}: another process took this corpus over; run again")
     written = json.loads(job.note("written.json").read_bytes())
@@ -271,19 +318,13 @@ def _finish_seal(job: IngestJob, values: Iterator[Values]) -> None:
     attributes["summary"] = book.summary(job.set_name) | {
         "bytes_out": sum(entry[0] for entry in chunks.values())
     }
-    seal.seal(
-        job.corpus,
-        book.slices,
-        book.series,
-        attributes,
-        written,
-        book.sidecars(),
-        replacing=job.replacing,
-    )
+    extra, rows, series = book.sidecars(), book.slices, book.series
+    del book
+    seal.seal(job.corpus, rows, series, attributes, written, extra, replacing=job.replacing)
     leave(job)
 
 
 SURVEY = Phase("survey", "Read the headers of every file", 1, _plan_survey, _finish_survey)
-READ = Phase("read", "Turn scans and images into slices", 1, _plan_read, _finish_read)
-WRITE = Phase("write", "Write the chunks of the corpus", 1, _plan_write, _finish_write)
+READ = Phase("read", "Turn scans and images into slices", 2, _plan_read, _finish_read)
+WRITE = Phase("write", "Write the chunks of the corpus", 2, _plan_write, _finish_write)
 SEAL = Phase("seal", "Seal the corpus", 1, lambda job: [], _finish_seal)

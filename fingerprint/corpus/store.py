@@ -5,6 +5,7 @@
       manifests/<sha>.json every stored file of the sealed state: bytes, crc32c, sha256
       pixels/              uint8 (slice, y, x), opens as HU
       mid/ thumb/          the same slices at 128 and 32 px, area means
+      screen/              int8 at 32 px: what the search at every pose multiplies
       scan/ participant/ sex/ age/ z_mm/ ...   one label per slice
       series_table/        one row per stack of slices: spacing, origin, source digest
       sources.parquet      what became of every input file, by token
@@ -31,16 +32,26 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
+from fingerprint.corpus import screen
 from fingerprint.ledger import Damaged, digest_of
 
-FORMAT = (1, 0)
+FORMAT = (1, 1)
 POINTER = "zarr.json"
 JOURNAL = ".ingest/journal.json"
 ROWS = 65_536  # labels in one chunk
 
-# small pictures of every slice, made at ingest: name -> side
-SMALLER: dict[str, int] = {"mid": 128, "thumb": 32}
+# small pictures of every slice, made at ingest: name -> side, version of how they are made
+SMALLER: dict[str, int] = {"mid": 128, "thumb": 32, "screen": screen.SIDE}
+DERIVED: dict[str, int] = {"mid": 1, "thumb": 1, "screen": screen.VERSION}
 PIXELS = ("pixels", *SMALLER)
+# made with them, for exact correlation; a screen sums to zero. No part of the content digest
+SUMS = (
+    "sum_mid",
+    "sum_of_squares_mid",
+    "sum_thumb",
+    "sum_of_squares_thumb",
+    "sum_of_squares_screen",
+)
 
 # one label per slice, in this order; text is "" and a number -1 where it is not known
 LABELS: dict[str, str] = {
@@ -53,6 +64,7 @@ LABELS: dict[str, str] = {
     "region": "str",
     "sum": "int64",
     "sum_of_squares": "int64",
+    **dict.fromkeys(SUMS, "int64"),
     "native_px": "int16",
     "token": "str",
     "digest": "str",
@@ -94,12 +106,17 @@ def is_chunk(name: str) -> bool:
     return name.startswith(tuple(f"{array}/c/" for array in PIXELS))
 
 
-def encode(slices: NDArray[np.uint8], chunk_slices: int) -> bytes:
-    """Return the stored bytes of one chunk: (n <= chunk_slices, y, x) uint8, filled up with 0.
+def dtype_of(array: str) -> type[np.uint8] | type[np.int8]:
+    """Return how the numbers of one of `PIXELS` are stored."""
+    return np.int8 if array == "screen" else np.uint8
+
+
+def encode(slices: NDArray[Any], chunk_slices: int) -> bytes:
+    """Return the stored bytes of one chunk: bytes (n <= chunk_slices, y, x), filled up with 0.
 
     The same bytes that zarr writes for blosc-lz4-5 with bitshuffle, then crc32c.
     """
-    full = np.zeros((chunk_slices, *slices.shape[1:]), np.uint8)
+    full = np.zeros((chunk_slices, *slices.shape[1:]), slices.dtype)
     full[: len(slices)] = slices
     packed = bytes(BLOSC.encode(full))
     return packed + google_crc32c.value(packed).to_bytes(4, "little")
@@ -168,14 +185,36 @@ class Corpus:
         """The data table: what was seen, accepted, excluded, rejected; men, women, bytes."""
         return dict(self.head["summary"])
 
+    def has(self, name: str) -> bool:
+        """Whether a label or one of `PIXELS` is stored, made as this version makes it."""
+        made = self.head.get("derived", {}).get(name, 1)
+        return f"{name}/zarr.json" in self.manifest and made == DERIVED.get(name, 1)
+
+    def require(self, *names: str) -> None:
+        """Make sure that labels or arrays are stored: format 1.0 had no `screen` and no `SUMS`.
+
+        Raises
+        ------
+        ValueError
+            One line: what is not there, and how it is made.
+        """
+        for name in names:
+            if not self.has(name):
+                made = ".".join(map(str, self.head["fingerprint_format"]))
+                raise ValueError(
+                    f"{self.path}: a corpus of format {made} without the {name} that this version "
+                    "needs; ingest its files again with --replace"
+                )
+
     def label(self, name: str) -> NDArray[Any]:
         """Return one label of every slice, shape (n,): a shard that needs two reads two."""
+        self.require(name)
         return self._columns("", {name: LABELS[name]})[name]
 
     @cached_property
     def slices(self) -> pd.DataFrame:
-        """One row per slice, in stored order; columns `LABELS`."""
-        return self._table("", LABELS)
+        """One row per slice, in stored order; columns `LABELS` (of format 1.0: without `SUMS`)."""
+        return self._table("", {name: kind for name, kind in LABELS.items() if self.has(name)})
 
     @cached_property
     def scans(self) -> pd.DataFrame:
@@ -196,7 +235,7 @@ class Corpus:
         """Side of a slice in one of `PIXELS`."""
         return min(SMALLER.get(array, self.size_px), self.size_px)
 
-    def read(self, first: int, last: int, array: str = "pixels") -> NDArray[np.uint8]:
+    def read(self, first: int, last: int, array: str = "pixels") -> NDArray[Any]:
         """Return slices `first` to `last` (exclusive), every stored byte verified.
 
         Parameters
@@ -206,37 +245,38 @@ class Corpus:
 
         Returns
         -------
-        uint8, shape (last - first, side, side)
+        uint8 (``screen``: int8), shape (last - first, side, side)
 
         Raises
         ------
         ledger.Damaged
             Naming the chunk whose bytes are not those that were sealed.
+        ValueError
+            A corpus of an older format does not have this array.
         """
         if not 0 <= first <= last <= self.n:
             raise ValueError(f"read: 0 <= first <= last <= {self.n} must hold, got {first}, {last}")
-        out = np.empty((last - first, self.side(array), self.side(array)), np.uint8)
+        out = np.empty((last - first, self.side(array), self.side(array)), dtype_of(array))
         step = self.chunk_slices
         for k in range(first // step, -(-last // step)):
             low, high = max(first, k * step), min(last, (k + 1) * step)
             out[low - first : high - first] = self.chunk(k, array)[low - k * step : high - k * step]
         return out
 
-    def at(
-        self, indices: Sequence[int] | NDArray[np.int64], array: str = "pixels"
-    ) -> NDArray[np.uint8]:
+    def at(self, indices: Sequence[int] | NDArray[np.int64], array: str = "pixels") -> NDArray[Any]:
         """Return single slices in the order asked for, each chunk decoded once."""
         wanted = np.asarray(indices, np.int64)
-        out = np.empty((len(wanted), self.side(array), self.side(array)), np.uint8)
+        out = np.empty((len(wanted), self.side(array), self.side(array)), dtype_of(array))
         for k in np.unique(wanted // self.chunk_slices):
             here = np.flatnonzero(wanted // self.chunk_slices == k)
             out[here] = self.chunk(int(k), array)[wanted[here] - k * self.chunk_slices]
         return out
 
-    def chunk(self, k: int, array: str = "pixels") -> NDArray[np.uint8]:
-        """Decode one chunk: uint8 (chunk_slices, side, side), verified first."""
+    def chunk(self, k: int, array: str = "pixels") -> NDArray[Any]:
+        """Decode one chunk: bytes (chunk_slices, side, side), verified first."""
+        self.require(array)
         stored = self.stored(chunk_name(k, array))
-        decoded = np.frombuffer(BLOSC.decode(memoryview(stored)[:-4]), np.uint8)
+        decoded = np.frombuffer(BLOSC.decode(memoryview(stored)[:-4]), dtype_of(array))
         return decoded.reshape(self.chunk_slices, self.side(array), self.side(array))
 
     def stored(self, name: str) -> bytes:
@@ -360,5 +400,12 @@ def content_digest(rows: pd.DataFrame) -> str:
         "token",
         "digest",
     ]
-    text = rows[columns].to_csv(index=False, lineterminator="\n", float_format="%.6f")
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256()
+    for first in range(0, max(1, len(rows)), ROWS):
+        text = (
+            rows[columns]
+            .iloc[first : first + ROWS]
+            .to_csv(index=False, header=first == 0, lineterminator="\n", float_format="%.6f")
+        )
+        digest.update(text.encode())
+    return digest.hexdigest()

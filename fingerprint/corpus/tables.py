@@ -38,7 +38,7 @@ class Person:
     age_y: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SliceRow:
     """What ``slices.tsv`` says of one image file; None, ``""`` and -1 where it says nothing."""
 

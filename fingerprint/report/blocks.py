@@ -95,14 +95,16 @@ class Scale:
 
 @dataclass(frozen=True)
 class Pair:
-    """A generated image beside the most similar real slice."""
+    """A generated image, as stored and at best pose, beside the most similar real slice."""
 
     place: int
     same: str
-    head: Sequence[tuple[str, Value]]
+    head: Sequence[tuple[str, Value | Inline]]
     generated: str = ""
     real: str = ""
     difference: str = ""
+    moved: str = ""
+    unmoved: str = ""  # what stands in the place of `moved`; both empty: poses were not searched
     absent: str = ""
 
 
@@ -124,7 +126,8 @@ def value(findings: Mapping[str, Any], key: str, kind: str = "n") -> Value:
     ----------
     kind : str
         ``n`` count, ``r`` correlation, ``z`` effect size, ``sd`` spread, ``mean`` average,
-        ``bytes``, ``text``.
+        ``bytes``, ``text``; of a pose ``turn``, ``size``, ``down``, ``right``; ``range`` and
+        ``sizes`` of two ends.
     """
     entry = findings.get(key)
     if entry is None:
@@ -161,6 +164,21 @@ def _bytes(x: float) -> str:
     return f"{x:.2f} TiB"
 
 
+def _short(x: float) -> str:
+    """One digit after the point, and none where it is 0."""
+    return f"{x:.1f}".removesuffix(".0").replace("-", "\u2212")
+
+
+def _ends(x: Sequence[float]) -> str:
+    low, high = x
+    return f"{_short(low)} to {_short(high)}"
+
+
+def _sizes(x: Sequence[float]) -> str:
+    low, high = x
+    return f"{low:.2f} to {high:.2f}"
+
+
 def _text(x: Any) -> str:
     if isinstance(x, bool):
         return "yes" if x else "no"
@@ -175,4 +193,10 @@ WRITE = {
     "mean": lambda x: f"{x:,.1f}",
     "bytes": _bytes,
     "text": _text,
+    "turn": lambda x: f"{_short(abs(x))}\u00b0 {'clockwise' if x > 0 else 'anticlockwise'}",
+    "size": lambda x: f"{_short(abs(x - 1) * 100)} %",
+    "down": lambda x: f"{abs(x):.0f} px {'down' if x > 0 else 'up'}",
+    "right": lambda x: f"{abs(x):.0f} px {'right' if x > 0 else 'left'}",
+    "range": _ends,
+    "sizes": _sizes,
 }

@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,13 @@ from fingerprint.corpus import store
 from fingerprint.ledger import Damaged, replacing
 from fingerprint.measure import findings as measure
 from fingerprint.report import page, sections
-from fingerprint.report.pairs import Slices, pictures
+from fingerprint.report.pairs import Shown, Slices, pictures
 from fingerprint.search import correlation, matches
 
 log = logging.getLogger(__name__)
 
 NAME, WITHOUT_IMAGES = "report.html", "report-without-real-images.html"
+REFERENCES = ("real", "control", "generated")  # a matrix for each corpus that was searched
 FILES = {"correlation.zarr": "search", "matches.parquet": "match", "findings.json": "stats"}
 LEFT_OUT = (
     "Pictures were left out of this version, the generated ones too: an image that copies a slice "
@@ -47,7 +49,7 @@ class Left:
 
     run: Mapping[str, Any]
     findings: Mapping[str, Any]
-    matrix: xr.Dataset | None
+    matrices: Mapping[str, xr.Dataset]
     corpora: Mapping[str, Slices]
     missing: list[str]
     notes: list[str]
@@ -96,11 +98,13 @@ def read(run: Path, open_corpus: Open) -> Left:
     notes: list[str] = []
     document = _try("run.json", lambda: json.loads((run / "run.json").read_bytes()), notes) or {}
     missing = _missing(run, document)
-    matrix = table = None
-    if (run / "correlation.zarr").exists():
-        matrix = _try("correlation.zarr", lambda: correlation.load(run / "correlation.zarr"), notes)
+    searched = matrices(run / "correlation.zarr", notes)
+    table = None
     if (run / "matches.parquet").exists():
-        table = _try("matches.parquet", lambda: matches.load(run / "matches.parquet"), notes)
+        image = measure.primary_image(document)
+        table = _try(
+            "matches.parquet", lambda: matches.most_similar(run / "matches.parquet", image), notes
+        )
     corpora = _corpora(run, document, open_corpus, notes)
     found = None
     if (run / "findings.json").exists():
@@ -108,8 +112,30 @@ def read(run: Path, open_corpus: Open) -> Left:
             "findings.json", lambda: json.loads((run / "findings.json").read_bytes()), notes
         )
     if found is None:
-        found = _collect(matrix, table, document, corpora)
-    return Left(document, found, matrix, corpora, missing, notes)
+        found = _collect(searched, table, document, corpora)
+    return Left(document, found, searched, corpora, missing, notes)
+
+
+def matrices(path: Path, notes: list[str]) -> dict[str, xr.Dataset]:
+    """Open every matrix of ``correlation.zarr`` that is there and has a finished stage."""
+    out = {}
+    for name in REFERENCES:
+        if not (path if name == "real" else path / name).exists():
+            continue
+        matrix = _try("correlation.zarr", partial(_matrix, path, name), notes)
+        if matrix is not None:
+            out[name] = matrix
+    return out
+
+
+def _matrix(path: Path, name: str) -> xr.Dataset | None:
+    """Open a matrix; None while no stage of it is finished, which is no damage."""
+    try:
+        return correlation.load(path, name)
+    except ValueError as error:
+        if isinstance(error, json.JSONDecodeError) or "finished" not in str(error):
+            raise
+        return None
 
 
 def _try(name: str, load: Callable[[], Any], notes: list[str]) -> Any:
@@ -161,14 +187,14 @@ def _corpora(
 
 
 def _collect(
-    matrix: xr.Dataset | None,
+    searched: Mapping[str, xr.Dataset],
     table: pd.DataFrame | None,
     document: Mapping[str, Any],
     corpora: Mapping[str, Slices],
 ) -> Mapping[str, Any]:
     """Return the numbers of a run that did not get to its findings."""
     summaries = {role: corpus.summary for role, corpus in corpora.items()}
-    return measure.collect(matrix, table, document, summaries)
+    return measure.collect(searched, table, document, summaries)
 
 
 # -- rendering
@@ -176,14 +202,14 @@ def _collect(
 
 def render(left: Left, *, without_real_images: bool) -> str:
     """Return the page as text."""
-    shown: Mapping[int, tuple[str, str, str] | str] = {}
+    shown: Mapping[int, Shown | str] = {}
     reason = LEFT_OUT if without_real_images else ""
     if not reason and not {"real", "generated"} <= set(left.corpora):
         reason = "No pictures: a corpus of this run cannot be opened."
     if not reason:
         shown = pictures(left.findings, left.corpora["generated"], left.corpora["real"])
-    made = page.Page(left.findings, left.matrix, shown, reason)
-    built = [(s, s.absent(made)) for s in sections.SECTIONS]
+    made = page.Page(left.findings, left.matrices.get("real"), shown, reason)
+    built = [(s, s.titled(made), s.absent(made)) for s in sections.SECTIONS]
     script = _resource("report.js")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -198,7 +224,7 @@ def render(left: Left, *, without_real_images: bool) -> str:
         f"script-src 'sha256-{digest}'",
         style=Markup(_resource("report.css")),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
-        has_images=any(isinstance(three, tuple) for three in shown.values()),
+        has_images=any(isinstance(one, Shown) for one in shown.values()),
         missing=left.missing,
         notes=[*left.notes, *left.findings.get("notes", [])],
         run=str(left.run.get("run") or "")[:12],
@@ -206,7 +232,7 @@ def render(left: Left, *, without_real_images: bool) -> str:
         version=str((left.run.get("versions") or {}).get("fingerprint", "")),
         verdict=page.verdict(made),
         headlines=page.headlines(made),
-        sections=[(s, why, () if why else s.build(made)) for s, why in built],
+        sections=[(s.name, title, why, () if why else s.build(made)) for s, title, why in built],
         markup=Markup,  # noqa: S704 - for the drawings that figures.py made
     )
 

@@ -1,4 +1,4 @@
-"""The pictures of a page: curves as vector drawings, the matrix as an image.
+"""The curves of a page, as vector drawings.
 
 Drawn with the object interface of matplotlib, without its global state; the same numbers give the
 same bytes (no date, fixed salts). Colours are told apart by people who do not see red and green,
@@ -7,7 +7,6 @@ and every curve has a line style of its own.
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -20,14 +19,21 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from numpy.typing import NDArray
-from PIL import Image
 
 INK, MUTED, LINE = "#1d2733", "#5b6673", "#d5dbe1"
 STYLE: dict[str, dict[str, Any]] = {
     "generated": {"color": "#0b4f75", "linestyle": "-", "linewidth": 2.0},
     "control": {"color": "#c0650c", "linestyle": (0, (5, 2)), "linewidth": 2.0},
+    "generated_pose": {"color": "#3f9bc9", "linestyle": (0, (1, 1.2)), "linewidth": 2.4},
+    "control_pose": {"color": "#e0a030", "linestyle": (0, (5, 1.5, 1, 1.5)), "linewidth": 2.4},
 }
-NAME = {"generated": "generated", "control": "controls"}
+NAME = {
+    "generated": "generated",
+    "control": "controls",
+    "generated_pose": "generated, best pose",
+    "control_pose": "controls, best pose",
+}
+MARKER = {"generated": "o", "control": "D"}
 RC: dict[str, Any] = {
     "svg.fonttype": "none",  # letters stay letters: searchable, and in the fonts of the reader
     "font.family": "sans-serif",
@@ -48,7 +54,7 @@ RC: dict[str, Any] = {
     "legend.frameon": False,
 }
 SIZE_IN = (5.4, 3.5)
-WIDEST, TALLEST = 1000, 480  # cells of a matrix that are drawn before neighbours are joined
+DOTS = 2000  # dots of a set that are drawn; more would only make the page large
 
 
 def _figure() -> tuple[Figure, Axes]:
@@ -78,17 +84,51 @@ def sorted_curve(best: Mapping[str, NDArray[np.float64]]) -> str:
     Parameters
     ----------
     best : mapping
-        ``generated`` (and ``control``) -> float64 (images,), finite.
+        A key of `STYLE` -> float64 (images,), finite.
     """
     with mpl.rc_context(RC):
         figure, axes = _figure()
-        for query_set, r in best.items():
-            share = (np.arange(len(r)) + 0.5) / len(r) * 100
-            label = f"{NAME[query_set]} (n = {len(r):,})"
-            axes.plot(share, np.sort(r), label=label, **STYLE[query_set])
+        for name, r in best.items():
+            few = _spread(len(r))
+            share = (few + 0.5) / len(r) * 100
+            label = f"{NAME[name]} (n = {len(r):,})"
+            axes.plot(share, np.sort(r)[few], label=label, **STYLE[name])
         axes.set(xlabel="images, sorted (%)", ylabel="best r over all slices", xlim=(0, 100))
         axes.legend(loc="best")
         return _svg(figure, "sorted")
+
+
+def _spread(n: int) -> NDArray[np.int64]:
+    """Return at most `DOTS` places of n, evenly, with the first and the last."""
+    return np.unique(np.linspace(0, n - 1, min(n, DOTS)).round().astype(np.int64))
+
+
+def raw_against_pose(
+    points: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> str:
+    """Draw the best r at best pose of every image against its best r as stored.
+
+    Parameters
+    ----------
+    points : mapping
+        Set -> (as stored, at best pose), float64 (images,) each, finite.
+    """
+    with mpl.rc_context(RC):
+        figure, axes = _figure()
+        low = min(float(min(raw.min(), posed.min())) for raw, posed in points.values())
+        axes.plot([low, 1], [low, 1], color=MUTED, linewidth=0.8, label="the same")
+        for query_set, (raw, posed) in sorted(points.items()):  # controls below
+            few = np.argsort(raw, kind="stable")[_spread(len(raw))]
+            few = np.union1d(few, np.argsort(-posed, kind="stable")[: DOTS // 10])
+            colour = STYLE[query_set]["color"]
+            axes.plot(
+                raw[few], posed[few], MARKER[query_set], color=colour, markersize=4.5, alpha=0.75,
+                linestyle="none", label=f"{NAME[query_set]} (n = {len(raw):,})",
+                markerfacecolor=colour if query_set == "generated" else "none",
+            )  # fmt: skip
+        axes.set(xlabel="best r, as stored", ylabel="best r, best pose")
+        axes.legend(loc="best", fontsize=10)
+        return _svg(figure, "poses")
 
 
 def effect_sizes(
@@ -117,14 +157,16 @@ def effect_sizes(
         )  # fmt: skip
         for (query_set, values), shift in zip(z.items(), (0.82, 1.22), strict=False):
             style = STYLE[query_set]
-            spread = 1 + 0.3 * (np.arange(len(values)) * 0.618 % 1 - 0.5)  # even, not random
+            few = np.sort(values)[_spread(len(values))]
+            spread = 1 + 0.3 * (np.arange(len(few)) * 0.618 % 1 - 0.5)  # even, not random
             axes.plot(
-                slices * shift * spread, values, ".", color=style["color"], alpha=0.3, markersize=3
+                slices * shift * spread, few, ".", color=style["color"], alpha=0.3, markersize=3
             )
             axes.errorbar(
                 slices * shift, values.mean(),
-                ([values.mean() - values.min()], [values.max() - values.mean()]),
-                fmt="o" if query_set == "generated" else "D", color=style["color"], markersize=6,
+                # the mean of equal values may lie beyond them by a rounding
+                np.maximum([[values.mean() - values.min()], [values.max() - values.mean()]], 0),
+                fmt=MARKER[query_set], color=style["color"], markersize=6,
                 elinewidth=1.6, capsize=4, label=f"{NAME[query_set]}, this run",
             )  # fmt: skip
         axes.set(xscale="log", xlabel="real slices searched", ylabel="effect size, Fisher z")
@@ -133,7 +175,7 @@ def effect_sizes(
         return _svg(figure, "effect")
 
 
-def histogram_of_r(counts: Mapping[str, NDArray[np.int64]]) -> str:
+def histogram_of_r(counts: Mapping[str, NDArray[np.int64]], name: str = "histogram") -> str:
     """Draw the share of all pairs at every r, one curve per set; 4,096 exact bins joined to 256."""
     with mpl.rc_context(RC):
         figure, axes = _figure()
@@ -151,7 +193,7 @@ def histogram_of_r(counts: Mapping[str, NDArray[np.int64]]) -> str:
         )  # fmt: skip
         _plain_log(axes, "y")
         axes.legend(loc="best")
-        return _svg(figure, "histogram")
+        return _svg(figure, name)
 
 
 def rarefied(curves: Mapping[str, Mapping[int, float]]) -> str:
@@ -159,7 +201,7 @@ def rarefied(curves: Mapping[str, Mapping[int, float]]) -> str:
     with mpl.rc_context(RC):
         figure, axes = _figure()
         for query_set, points in curves.items():
-            style = STYLE[query_set] | {"marker": "o" if query_set == "generated" else "D"}
+            style = STYLE[query_set] | {"marker": MARKER[query_set]}
             label = NAME[query_set]
             axes.plot(list(points), list(points.values()), label=label, markersize=4, **style)
         axes.set(xscale="log", xlabel="patients searched", ylabel="mean of the best r")
@@ -173,91 +215,3 @@ def _plain_log(axes: Axes, which: str = "x") -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-# -- the matrix
-
-
-def matrix_image(r: NDArray[np.float64], low: float) -> tuple[str, int, int]:
-    """Colour a matrix of r from `low` to 1; return a PNG data URI and how many cells were joined.
-
-    Parameters
-    ----------
-    r : float64, shape (queries, patients)
-        In the order to be drawn; NaN is grey.
-
-    Returns
-    -------
-    (uri, rows, columns)
-        A drawn cell is the maximum of rows x columns cells, so that no high r is lost.
-    """
-    rows, columns = -(-r.shape[0] // TALLEST), -(-r.shape[1] // WIDEST)
-    joined = _joined(_joined(r, rows, 0), columns, 1)
-    level = np.clip(np.round((joined - low) / max(1 - low, 1e-9) * 254), 0, 254)
-    image = Image.fromarray(np.where(np.isnan(joined), 255, level).astype(np.uint8), mode=None)
-    image.putpalette(_palette())
-    return png(image), rows, columns
-
-
-def _joined(r: NDArray[np.float64], step: int, axis: int) -> NDArray[np.float64]:
-    if step == 1:
-        return r
-    out: NDArray[np.float64] = np.fmax.reduceat(r, np.arange(0, r.shape[axis], step), axis=axis)
-    return out
-
-
-def _palette() -> list[int]:
-    colours = mpl.colormaps["cividis"](np.linspace(0, 1, 255))[:, :3]
-    return [*np.round(colours * 255).astype(int).ravel().tolist(), 205, 210, 215]
-
-
-def colour_bar() -> str:
-    """Return the colours of the matrix, lowest first, as a data URI."""
-    image = Image.fromarray(np.arange(255, dtype=np.uint8)[None])
-    image.putpalette(_palette())
-    return png(image)
-
-
-def png(image: Image.Image) -> str:
-    """Return a lossless data URI."""
-    out = io.BytesIO()
-    image.save(out, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
-
-
-def ticks(n: int) -> list[tuple[float, str]]:
-    """Return about five places along `n` cells, in per cent of the side, and their numbers."""
-    step = next(s * 10**k for k in range(12) for s in (1, 2, 5) if n <= 6 * s * 10**k)
-    numbers = [1, *range(step, n + 1, step)] if step > 1 else list(range(1, n + 1))
-    return [((k - 0.5) / n * 100, f"{k:,}") for k in numbers]
-
-
-# -- differences of two images
-
-FULL_COLOUR = 50  # grey levels of difference that are drawn at full colour
-BRIGHTER, DARKER = (255, 176, 64), (96, 176, 255)  # orange and blue on black: not red and green
-
-
-def difference(generated: NDArray[np.uint8], real: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colour generated minus real: black is equal, orange brighter, blue darker.
-
-    Parameters
-    ----------
-    generated, real : uint8, shape (y, x)
-
-    Returns
-    -------
-    uint8, shape (y, x, 3)
-    """
-    return _coloured(generated.astype(np.float64) - real)
-
-
-def difference_bar() -> str:
-    """Return the colours of a difference, from darker to brighter, as a data URI."""
-    return png(Image.fromarray(_coloured(np.linspace(-FULL_COLOUR, FULL_COLOUR, 256)[None])))
-
-
-def _coloured(d: NDArray[np.float64]) -> NDArray[np.uint8]:
-    d = np.clip(d / FULL_COLOUR, -1, 1)[..., None]
-    colour = np.where(d > 0, np.array(BRIGHTER), np.array(DARKER)) * np.abs(d)
-    return np.round(colour).astype(np.uint8)

@@ -10,6 +10,9 @@ import xarray as xr
 
 from fingerprint.report import blocks
 from fingerprint.report.blocks import Items, Table, Value
+from fingerprint.report.pairs import Shown
+
+IMAGE_NAME = {"raw": "raw", "body": "body", "highpass": "high-pass"}
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Page:
 
     findings: Mapping[str, Any]
     matrix: xr.Dataset | None
-    pictures: Mapping[int, tuple[str, str, str] | str]
+    pictures: Mapping[int, Shown | str]
     without_images: str  # why no picture of a slice is shown; empty: they are
 
     def value(self, key: str, kind: str = "n") -> Value:
@@ -28,6 +31,16 @@ class Page:
     def has(self, key: str) -> bool:
         """Whether a number was computed."""
         return self.findings.get(key) is not None
+
+    @property
+    def posed(self) -> bool:
+        """Whether other positions than the stored one were searched."""
+        return self.has("table1.generated_pose.n")
+
+    @property
+    def image(self) -> str:
+        """Name of the image whose r at best pose orders the pairs."""
+        return IMAGE_NAME.get(str(self.findings.get("pose.image")), "raw")
 
     @property
     def person(self) -> str:
@@ -57,8 +70,7 @@ def verdict(page: Page) -> list[str | Value]:
     if page.findings["identical.images"] == 0:
         return [
             "No generated image is identical to a real slice: ", v("queries.generated"),
-            " images were compared with ", v("slices.searched"), " slices. Copies that were "
-            "moved, resized, blurred or made noisy were not looked for: nothing is said of them.",
+            " images were compared with ", v("slices.searched"), " slices. ", *_copies(page),
         ]  # fmt: skip
     who: list[str | Value] = ["."]
     if page.has("identical.patients"):
@@ -66,6 +78,20 @@ def verdict(page: Page) -> list[str | Value]:
     return [
         v("identical.images"), " of ", v("queries.generated"),
         " generated images are identical to ", v("identical.slices"), " real slices", *who,
+    ]  # fmt: skip
+
+
+def _copies(page: Page) -> list[str | Value]:
+    """Say what the sentence about identical images does not speak of."""
+    if not page.posed:
+        return [
+            "Copies that were moved, resized, blurred or made noisy were not looked for: nothing "
+            "is said of them."
+        ]
+    return [
+        "Each was also turned, resized and shifted to ", page.value("pose.poses"), " poses: the "
+        "most similar pairs are below. Whether they are copies this version does not decide: "
+        "nothing is said of copies that are not identical.",
     ]  # fmt: skip
 
 
@@ -130,7 +156,7 @@ def tested(page: Page) -> list[Any]:
             v("pairs.compared.control"), " pairs; none was compared with its own patient.",
         ])  # fmt: skip
     questions = {
-        "pose.poses": "Copies that were turned, resized or shifted",
+        "table1.generated_pose.n": "Images that fit a slice once turned, resized or shifted",
         "register.pairs": "Copies after alignment, and which region was copied",
         "images.found": "Images that show a patient, at a stated false-discovery rate",
         "patients.found": "Patients that are shown, at a stated false-discovery rate",
@@ -141,6 +167,12 @@ def tested(page: Page) -> list[Any]:
         "patients.searched": "Anything that is counted in patients",
     }
     missing = [[text, v(key)] for key, text in questions.items() if not page.has(key)]
+    if page.posed:
+        done.append([
+            "At other positions: every image turned, resized and shifted to ", v("pose.poses"),
+            " poses, ", v("pose.pairs_screened.generated"), " generated pairs at 32 px; the best ",
+            v("pose.pairs_refined.generated"), " pairs of image and patient closely, at 128 px.",
+        ])  # fmt: skip
     if not page.has("queries.generated"):
         done = [["Nothing yet: the search did not finish."]]
     return [

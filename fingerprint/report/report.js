@@ -2,7 +2,7 @@
 // With this script a pair can be compared in place: slide the real slice over the generated one,
 // or let the two alternate. Without it the page shows everything side by side.
 for (const pair of document.querySelectorAll(".pair")) {
-  const generated = pair.querySelector("img.generated");
+  const generated = pair.querySelector("img.moved") || pair.querySelector("img.generated");
   const real = pair.querySelector("img.real");
   if (!generated || !real) continue;
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fingerprint.report import evidence, page, tables
+from fingerprint.report import curves, evidence, page, searched, similar, tables
 from fingerprint.report.page import Page
 
 
@@ -18,9 +18,13 @@ class Section:
     """One section: `absent` says why it cannot be shown, or nothing."""
 
     name: str
-    title: str
+    title: str | Callable[[Page], str]
     build: Callable[[Page], Sequence[Any]]
     absent: Callable[[Page], str] = lambda made: ""
+
+    def titled(self, made: Page) -> str:
+        """Return the title, which may depend on what was run."""
+        return self.title if isinstance(self.title, str) else self.title(made)
 
 
 def not_finished(key: str) -> Callable[[Page], str]:
@@ -32,16 +36,23 @@ SECTIONS = (
     Section("tested", "What was tested, and what was not", page.tested),
     Section("identical", "Identical images", evidence.identical, not_finished("identical.list")),
     Section("matrix", "Every image against every patient", evidence.matrix, evidence.no_matrix),
-    Section(
-        "curves", "How similar the most similar slices are", evidence.curves, evidence.no_matrix
-    ),
+    Section("curves", "How similar the most similar slices are", curves.curves, curves.no_curves),
     Section(
         "table1",
         "Statistics of the correlation",
         tables.table1,
         not_finished("table1.generated.n"),
     ),
-    Section("pairs", "Most similar pairs", evidence.pairs, not_finished("pairs.shown")),
+    Section("pairs", similar.title, similar.pairs, not_finished("pairs.shown")),
+    Section(
+        "blocks",
+        "Who was compared with whom",
+        searched.blocks,
+        not_finished("table1.generated.n"),
+    ),
+    Section(
+        "search", "How the search was done", searched.search, not_finished("table1.generated.n")
+    ),
     Section("data", "The data", tables.data, tables.no_data),
     Section("refused", "Files left out or refused", tables.refused, tables.no_data),
     Section("methods", "Methods", tables.methods),

@@ -64,21 +64,37 @@ def best_of(r: Tensor, patients: Tensor, n_patients: int, first: int) -> Best:
     first : int
         Index of the first slice of the block.
     """
+    where = torch.arange(first, first + r.shape[1], device=r.device)
+    top, at = reduced(r, patients, n_patients, where)
+    return Best(top.cpu().numpy(), at.cpu().numpy())
+
+
+def reduced(r: Tensor, patients: Tensor, n_patients: int, where: Tensor) -> tuple[Tensor, Tensor]:
+    """`best_of` of any slices, left on the device.
+
+    Parameters
+    ----------
+    where : Tensor, shape (s,), int64
+        Index of each slice.
+
+    Returns
+    -------
+    (q, n_patients) float64, -inf where there is none; (q, n_patients) int64, `NOWHERE` there
+    """
     shape = (len(r), n_patients)
     to = patients.expand(len(r), -1)
     usable = torch.where(torch.isnan(r), -torch.inf, r)
     top = torch.full(shape, -torch.inf, dtype=torch.float64, device=r.device)
     top.scatter_reduce_(1, to, usable, "amax")
-    where = torch.arange(first, first + r.shape[1], device=r.device).expand(len(r), -1)
-    held = (usable == top.gather(1, to)) & ~torch.isnan(r)
+    held = (usable == top.gather(1, to)) & (usable > -torch.inf)
     at = torch.full(shape, NOWHERE, dtype=torch.int64, device=r.device)
     at.scatter_reduce_(1, to, torch.where(held, where, NOWHERE), "amin")
-    return Best(top.cpu().numpy(), at.cpu().numpy())
+    return top, at
 
 
 def histogram(r: Tensor) -> NDArray[np.int64]:
     """Count all r that are not NaN in `BINS` equal bins over [-1, 1]; 1 falls in the last."""
     finite = r[~torch.isnan(r)]
-    bins = ((finite + 1.0) * (BINS / 2)).long().clamp_(0, BINS - 1)
+    bins = finite.add_(1.0).mul_(BINS / 2).long().clamp_(0, BINS - 1)
     counts: NDArray[np.int64] = torch.bincount(bins, minlength=BINS).cpu().numpy()
     return counts

@@ -8,12 +8,11 @@ block size, worker, device or retry (METHOD.md, section 3.1):
 so that affinely related images give exactly 1 or -1. `sqrt(a) * sqrt(b)` was rejected: it misses
 1 in half of all identical pairs. Queries are stored as ``value - 128`` in int8: Pearson does not
 see the shift, and unsigned times signed bytes is the product that CPUs have an instruction for.
+Tensor cores multiply signed by signed: there the slices are shifted too.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+from fingerprint.search.product import PIECE, int8_is_exact, with_room
+from fingerprint.search.product import in_float64 as _float64
+from fingerprint.search.product import in_int8 as _int8
 
-# the largest piece whose int32 sum cannot overflow: 255 * 128 * 65,536 < 2^31
-PIECE = 65_536
 SHIFT = 128
 
 
@@ -34,7 +33,8 @@ class Pixels:
 
     Attributes
     ----------
-    values : Tensor, shape (n, p), int8 for queries, uint8 for slices
+    values : Tensor, shape (n, p)
+        int8 (value - 128) for queries; uint8, or int8 likewise, for slices.
     total : Tensor, shape (n,), int64
         Sum of the values as stored.
     squares : Tensor, shape (n,), int64
@@ -52,18 +52,35 @@ class Pixels:
         return len(self.values)
 
     def to(self, device: str) -> Pixels:
-        """Copy to a device; nothing is copied if it is there."""
-        return Pixels(self.values.to(device), self.total.to(device), self.squares.to(device))
+        """Copy to a device; nothing is copied if it is there.
+
+        On CUDA there is room behind the last row: the product reads a few rows more than there are,
+        and need not fill up its operand for each block.
+        """
+        values = self.values
+        if values.device.type != torch.device(device).type:
+            values = with_room(values, device)
+        return Pixels(values, self.total.to(device), self.squares.to(device))
 
 
 def queries_from(
     images: NDArray[np.uint8], total: NDArray[np.int64], squares: NDArray[np.int64]
 ) -> Pixels:
     """Shift uint8 images (n, h, w) to int8; `total` and `squares` are those of the uint8 values."""
-    flat = torch.from_numpy(images.reshape(len(images), -1))
-    n, sx, sxx = flat.shape[1], torch.from_numpy(total), torch.from_numpy(squares)
-    values = flat.bitwise_xor(SHIFT).view(torch.int8)  # v ^ 0x80, read as signed, is v - 128
-    return Pixels(values, sx - SHIFT * n, sxx - 2 * SHIFT * sx + SHIFT * SHIFT * n)
+    return shifted(slices_from(images, total, squares))
+
+
+def shifted(pixels: Pixels) -> Pixels:
+    """Return uint8 images as int8, each value less 128, with the sums of that: the same r."""
+    if pixels.values.dtype == torch.int8:
+        return pixels
+    values = pixels.values.bitwise_xor(SHIFT).view(torch.int8)  # v ^ 0x80, read as signed
+    return Pixels(values, *shifted_sums(pixels.total, pixels.squares, values.shape[1]))
+
+
+def shifted_sums(total: Tensor, squares: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Return the sums of values less 128 from those of the uint8 values of images of n pixels."""
+    return total - SHIFT * n, squares - 2 * SHIFT * total + SHIFT * SHIFT * n
 
 
 def slices_from(
@@ -80,8 +97,9 @@ def correlate(queries: Pixels, slices: Pixels) -> Tensor:
     Parameters
     ----------
     queries : Pixels, q images of p pixels, int8
-    slices : Pixels, s images of p pixels, uint8
-        On the same device; p <= 741,455, where the integers stop being exact in float64.
+    slices : Pixels, s images of p pixels, uint8 or int8
+        On the same device; p <= 741,455, where the integers stop being exact in float64. On a GPU
+        uint8 is shifted first, which costs a copy.
 
     Returns
     -------
@@ -93,12 +111,9 @@ def correlate(queries: Pixels, slices: Pixels) -> Tensor:
     ValueError
         If the images differ in size, or are too large to be exact.
     """
-    n = queries.values.shape[1]
-    if slices.values.shape[1] != n or n > 741_455:
-        raise ValueError(
-            f"correlate: images of one size, at most 741,455 pixels; got {n} and "
-            f"{slices.values.shape[1]}"
-        )
+    n = checked(queries, slices)
+    if slices.values.device.type != "cpu":
+        slices = shifted(slices)
     cross = _product(slices.values, queries.values).T  # (q, s) int64
     num = n * cross - queries.total[:, None] * slices.total[None, :]
     a = n * queries.squares - queries.total**2
@@ -112,53 +127,21 @@ def _sqrt(x: Tensor) -> Tensor:
     return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else torch.sqrt(x)
 
 
+def checked(queries: Pixels, slices: Pixels) -> int:
+    """Return the number of pixels of an image; see `correlate` for what is refused."""
+    n = queries.values.shape[1]
+    if slices.values.shape[1] != n or n > 741_455:
+        raise ValueError(
+            f"correlate: images of one size, at most 741,455 pixels; got {n} and "
+            f"{slices.values.shape[1]}"
+        )
+    return n
+
+
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    """Exact ``left @ right.T``: (s, p) uint8 with (q, p) int8 -> (s, q) int64."""
+    """Exact ``left @ right.T``: (s, p) bytes with (q, p) int8 -> (s, q) int64."""
     multiply = _int8 if int8_is_exact(left.device.type) else _float64
     out = torch.zeros((len(left), len(right)), dtype=torch.int64, device=left.device)
     for k in range(0, left.shape[1], PIECE):
         out += multiply(left[:, k : k + PIECE], right[:, k : k + PIECE])
     return out
-
-
-def _int8(left: Tensor, right: Tensor) -> Tensor:
-    if left.device.type == "cpu":
-        return torch._int_mm(left, right.T)
-    return _int8_cuda(left, right)
-
-
-def _int8_cuda(left: Tensor, right: Tensor) -> Tensor:
-    """Shift and pad: tensor cores take signed bytes, multiples of 8, at least 17 rows."""
-    rows, columns, depth = len(left), len(right), left.shape[1]
-    signed = left.bitwise_xor(SHIFT).view(torch.int8)
-    signed = _padded(signed, max(32, -(-rows // 8) * 8), -(-depth // 8) * 8)
-    other = _padded(right, -(-columns // 8) * 8, -(-depth // 8) * 8)
-    product = torch._int_mm(signed, other.T)[:rows, :columns].long()
-    return product + SHIFT * right.sum(1, dtype=torch.int64)[None, :]
-
-
-def _padded(values: Tensor, rows: int, columns: int) -> Tensor:
-    if values.shape == (rows, columns):
-        return values.contiguous()
-    return torch.nn.functional.pad(values, (0, columns - values.shape[1], 0, rows - len(values)))
-
-
-def _float64(left: Tensor, right: Tensor) -> Tensor:
-    """Exact too (every partial sum is an integer below 2^53), at a tenth of the speed."""
-    return (left.double() @ right.double().T).long()
-
-
-@functools.cache
-def int8_is_exact(device: str) -> bool:
-    """Whether this torch multiplies bytes exactly here; the hardest cases are tried, once."""
-    try:
-        left = torch.full((32, PIECE), 255, dtype=torch.uint8, device=device)
-        right = torch.full((8, PIECE), -128, dtype=torch.int8, device=device)
-        right[0], right[1, ::3] = 127, 127
-        exact = torch.equal(_int8(left, right).long(), _float64(left, right))
-    except (RuntimeError, AttributeError) as error:
-        log.warning("int8 product not available on %s (%s)", device, type(error).__name__)
-        return False
-    if not exact:
-        log.warning("int8 product is not exact on %s: using float64", device)
-    return exact

@@ -1,21 +1,29 @@
 """The list of matches: for each query its best patients, best first, and every score of the pair.
 
 The columns are stable (people script against them); those whose step was not run are null, never
-absent. Rank 1 is the best patient by raw r; a tie goes to the lower slice.
+absent. Identical images (r = 1) come first and are all listed, however many: they are findings
+whatever a pose search says. Then the patients whose pose was refined, by r of the primary image at
+best pose; then the others, by raw r. A tie goes to the lower slice.
+
+Queries are read, listed and written a band at a time: each band is one row group of the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from io import BytesIO
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import xarray as xr
+from numpy.typing import NDArray
 
 from fingerprint.corpus.store import Corpus
 from fingerprint.ledger import replacing
+from fingerprint.measure import pairs, rows
 
 STEPS = ("raw", "affine", "elastic")
 TEXT = (
@@ -40,6 +48,8 @@ COLUMNS = (
     "scan",
     "r_raw",
     "r_pose",
+    "r_body",
+    "r_highpass",
     "s_gap",
     "s_r",
     "s_diff",
@@ -62,76 +72,174 @@ COLUMNS = (
 )
 
 
+POSED = ("angle_deg", "scale", "shift_y_px", "shift_x_px", "mirrored")
+AT_ONCE = 2**16  # rows of a row group
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
 def matches(
-    correlation: xr.Dataset, query_digests: list[str], real: Corpus, keep: int
+    correlation: xr.Dataset, query_digests: Sequence[str], real: Corpus, keep: int
 ) -> pd.DataFrame:
-    """List the best `keep` patients of every query.
+    """List the best `keep` patients of every query in one table: all `bands` together."""
+    empty = _typed(pd.DataFrame(columns=list(COLUMNS)))
+    found = list(bands(correlation, query_digests, real, keep))
+    return pd.concat(found, ignore_index=True) if found else empty
+
+
+def bands(
+    correlation: xr.Dataset, query_digests: Sequence[str], real: Corpus, keep: int
+) -> Iterator[pd.DataFrame]:
+    """List the best `keep` patients of every query, a band of queries at a time.
 
     Parameters
     ----------
     correlation : Dataset
-        As `correlation.save` wrote it.
-    query_digests : list of str
+        From `correlation.load`: query x patient, or the best ranks of a corpus against itself.
+    query_digests : sequence of str
         SHA-256 of the pixels of each query, in the order of the matrix.
     real : Corpus
         What was searched.
     keep : int
 
-    Returns
-    -------
+    Yields
+    ------
     DataFrame, columns `COLUMNS`; sorted by query, then rank.
     """
-    cell = correlation.sel(stage="raw", slices="all")
+    if keep < 1:
+        raise ValueError(f"bands: keep must be positive, got {keep}")
+    first = 0
+    for band in rows.bands(correlation, max(1, AT_ONCE // keep)):
+        n = band.sizes["query"]
+        yield _listed(band, query_digests[first : first + n], real, keep)
+        first += n
+
+
+def _listed(band: xr.Dataset, digests: Sequence[str], real: Corpus, keep: int) -> pd.DataFrame:
+    """List the matches of one band."""
+    cell = band.sel(stage="raw", slices="all")
     r, at = cell["r"].to_numpy(), cell["slice"].to_numpy()
-    # best r first; lexsort is stable and the second key breaks ties to the lower slice
-    order = np.lexsort((np.where(at < 0, np.iinfo(np.int64).max, at), -np.nan_to_num(r, nan=-2.0)))
-    order = order[:, :keep]
-    q, rank = np.divmod(np.arange(order.size), max(order.shape[1], 1))
-    p = order.ravel()
-    there = at[q, p] >= 0
-    q, rank, p = q[there], rank[there], p[there]
-    slices = at[q, p]
-    rows = pd.DataFrame(
-        {
-            "query": correlation["query"].to_numpy()[q],
-            "query_set": correlation["query_set"].to_numpy()[q],
-            "query_digest": np.asarray(query_digests, object)[q],
-            "rank": rank + 1,
-            "list": pd.Series(["identical" if v == 1.0 else None for v in r[q, p]], dtype=object),
-            "slice": slices,
-            "slice_digest": real.label("digest")[slices],
-            "participant": correlation["patient"].to_numpy()[p],
-            "scan": real.label("scan")[slices],
-            "r_raw": r[q, p],
-        }
-    )
-    return _typed(rows)
+    refined = rows.has_stage(band, "pose")
+    primary, aligned = np.full(r.shape, np.nan), np.full(at.shape, -1)
+    if refined:
+        posed = band.sel(stage="pose", slices="all")
+        primary, aligned = posed["r"].to_numpy(), posed["slice"].to_numpy()
+    same = r == 1
+    shown = np.where((aligned >= 0) & ~same, aligned, at)
+    q, rank, p = _ranked(same, primary, r, shown, keep)
+    slices = shown[q, p]
+    patient = rows.patients_at(band, q, p)
+    out: dict[str, Any] = {
+        "query": band["query"].to_numpy()[q],
+        "query_set": band["query_set"].to_numpy()[q],
+        "query_digest": np.asarray(digests, object)[q],
+        "rank": rank + 1,
+        "list": np.array([None, "identical"], object)[same[q, p].astype(int)],
+        "slice": slices,
+        "slice_digest": real.label("digest")[slices],
+        "participant": band["patient"].to_numpy()[patient],
+        "scan": real.label("scan")[slices],
+        "r_raw": r[q, p],
+    }
+    if refined:
+        out |= _at_best_pose(band, q, p, aligned[q, p] == slices)
+    return _typed(pd.DataFrame(out))
 
 
-def to_withhold(rows: pd.DataFrame) -> Iterator[list[str]]:
-    """Yield a row of ``drop.tsv`` for each generated image that must not be passed on, and why."""
-    found = rows[(rows["query_set"] == "generated") & rows["list"].notna()]
+def _ranked(
+    same: NDArray[np.bool_], primary: Floats, raw: Floats, at: Ints, keep: int
+) -> tuple[Ints, Ints, Ints]:
+    """Return row, place and column of every listed cell: `keep` of each row, and all identical."""
+    # r lies in [-1, 1]: one number that keeps the order, though near ties may become ties
+    coarse = np.where(np.isnan(primary), raw, 4 + primary)
+    coarse = np.where(same, 8.0, np.where(at < 0, -np.inf, coarse))
+    keep = min(keep, raw.shape[1])
+    if keep == 0:
+        return (np.empty(0, np.int64),) * 3
+    cut = -np.partition(-coarse, keep - 1, axis=1)[:, keep - 1 : keep]
+    wide = max(1, int((((coarse >= cut) & (at >= 0)) | same).sum(axis=1).max(initial=0)))
+    few = np.argpartition(-coarse, min(wide, raw.shape[1]) - 1, axis=1)[:, :wide]
+
+    def of(array: NDArray[Any]) -> NDArray[Any]:
+        return np.take_along_axis(array, few, axis=1)
+
+    # the last key decides first; NaN goes to the end of its key
+    order = np.lexsort((of(at), -of(raw), -of(primary), ~of(same)), axis=1)
+    columns = np.take_along_axis(few, order, axis=1)
+    listed = (np.arange(wide) < keep) | np.take_along_axis(same, columns, axis=1)
+    listed &= np.take_along_axis(at, columns, axis=1) >= 0
+    q, place = np.nonzero(listed)
+    return q, place, columns[q, place]
+
+
+def _at_best_pose(band: xr.Dataset, q: Ints, p: Ints, there: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return r on every image and the pose, where the listed slice is the one that was aligned."""
+    out: dict[str, Any] = {
+        pairs.SCORE[image]: np.where(there, rows.cells(band, image=image)[q, p], np.nan)
+        for image in rows.IMAGES
+    }
+    for name in POSED:
+        values = band[name].to_numpy()[q, p].astype(np.float64)
+        out[name] = np.where(there & (values >= 0 if name == "mirrored" else True), values, np.nan)
+    return out
+
+
+# -- the file
+
+
+def to_withhold(listed: pd.DataFrame) -> Iterator[list[str]]:
+    """Yield a row of ``drop.tsv`` for each generated image that must not be passed on, and why.
+
+    Parameters
+    ----------
+    listed : DataFrame
+        All rows of the queries in it, such as one band.
+    """
+    found = listed[(listed["query_set"] == "generated") & listed["list"].notna()]
     found = found.sort_values("rank", kind="stable").drop_duplicates("query").sort_index()
     for _, row in found.iterrows():
         where = f"slice {row['slice']} of {row['participant']}"
         yield [row["query"], row["query_digest"], f"{row['list']} to {where}"]
 
 
-def _typed(rows: pd.DataFrame) -> pd.DataFrame:
+def _typed(listed: pd.DataFrame) -> pd.DataFrame:
     """Give every column its type, so that a column without a value is null and not text."""
     kinds = {name: "string" if name in TEXT else "Float64" for name in COLUMNS}
     kinds |= {"rank": "Int64", "slice": "Int64", "mirrored": "boolean"}
-    return rows.reindex(columns=list(COLUMNS)).astype(kinds)
+    return listed.reindex(columns=list(COLUMNS)).astype(kinds)
 
 
-def save(rows: pd.DataFrame, path: Path) -> None:
-    """Write ``matches.parquet``."""
-    data = BytesIO()
-    rows.to_parquet(data, index=False)
-    with replacing(path) as out:
-        out.write(data.getvalue())
+def save(listed: pd.DataFrame, path: Path) -> None:
+    """Write ``matches.parquet`` from one table."""
+    save_bands([listed], path)
+
+
+def save_bands(listed: Iterable[pd.DataFrame], path: Path) -> None:
+    """Write ``matches.parquet``, one row group for each band, one of them in memory at a time."""
+    empty = _typed(pd.DataFrame(columns=list(COLUMNS)))
+    schema = pa.Schema.from_pandas(empty, preserve_index=False)
+    with replacing(path) as out, pq.ParquetWriter(out, schema) as writer:
+        for band in listed:
+            table = pa.Table.from_pandas(_typed(band), schema=schema, preserve_index=False)
+            writer.write_table(table, row_group_size=max(1, len(table)))
 
 
 def load(path: Path) -> pd.DataFrame:
     """Read ``matches.parquet`` with the types it was written with."""
     return _typed(pd.read_parquet(path))
+
+
+def stored(path: Path) -> Iterator[pd.DataFrame]:
+    """Read ``matches.parquet`` band by band, as it was written."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield _typed(file.read_row_group(group).to_pandas())
+
+
+def most_similar(path: Path, image: str) -> pd.DataFrame:
+    """Read the most similar pairs of ``matches.parquet`` only: `pairs.most_similar`, in bands."""
+    best = [pairs.most_similar(listed, image) for listed in stored(path)]
+    if not best:
+        return load(path)
+    return pairs.most_similar(pd.concat(best, ignore_index=True), image).reset_index(drop=True)

@@ -6,56 +6,88 @@ stored bytes. What a tile leaves is small: the best per patient it met, and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import closing
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fingerprint import ledger
-from fingerprint.corpus import store
 from fingerprint.corpus.scan import sums
 from fingerprint.ledger import Counts, Values
-from fingerprint.search.best import BINS, Best, best_of, histogram
-from fingerprint.search.correlate import Pixels, correlate, queries_from, slices_from
-from fingerprint.search.sets import QuerySet, Reference, images_of, opened
+from fingerprint.search import device, tiling
+from fingerprint.search.correlate import Pixels, correlate, queries_from
+from fingerprint.search.sets import Against, QuerySet, Reference, opened, pieces_of, smoothed
+from fingerprint.search.tile import Tally, fold
 from fingerprint.search.tiling import Tile, tiles
+from fingerprint.settings import Settings
 
-SLICES = ("all", "capped")
-VERSION = 1
+__all__ = ["VERSION", "band_for", "fold", "forget", "plan", "search_tile"]
+
+VERSION = 2
 
 
 def plan(
-    sets: Sequence[QuerySet], reference: Reference, *, band: int, shard: int, block: int
+    againsts: Sequence[Against], *, band: int, shard: int, block: int, keep: bool = False
 ) -> list[ledger.Shard]:
-    """Cut the search of all query sets into shards."""
+    """Cut the search of all query sets into shards.
+
+    Parameters
+    ----------
+    keep : bool
+        Tiles leave all their r too, for `matrix`.
+    """
     return [
-        _shard(queries, reference, tile, block)
-        for queries in sets
+        _shard(queries, against.reference, tile, block, keep)
+        for against in againsts
+        for queries in against.sets
         for tile in tiles(
-            len(queries), len(reference.patients), band=band, shard=shard, chunk=reference.chunk
+            len(queries),
+            len(against.reference.patients),
+            band=band,
+            shard=shard,
+            chunk=against.reference.chunk,
         )
     ]
 
 
-def _shard(queries: QuerySet, reference: Reference, tile: Tile, block: int) -> ledger.Shard:
-    rows, columns = slice(tile.q0, tile.q1), slice(tile.s0, tile.s1)
-    asked = replace(queries, indices=queries.indices[rows], own=queries.own[rows])
-    searched = replace(
-        reference, patients=reference.patients[columns], capped=reference.capped[columns]
+def band_for(againsts: Sequence[Against], settings: Settings) -> int:
+    """Return how many queries a tile takes: what the settings say, or what memory holds.
+
+    Raises
+    ------
+    ValueError
+        Naming the knobs, if not even a few fit.
+    """
+    first = againsts[0].reference
+    step = max(1, settings.shard_slices // first.chunk) * first.chunk
+    return tiling.band_for(
+        settings,
+        side=opened(first.corpus, first.digest).size_px,
+        chunk=max(against.reference.chunk for against in againsts),
+        patients=max(len(against.patients) for against in againsts),
+        met=max(tiling.most_met(against.reference.patients, step) for against in againsts),
+        kept=step if settings.keep_matrix else 0,
     )
+
+
+def _shard(
+    queries: QuerySet, reference: Reference, tile: Tile, block: int, keep: bool
+) -> ledger.Shard:
+    asked, searched = queries[tile.q0 : tile.q1], reference[tile.s0 : tile.s1]
     depends = {
         "queries": [asked.digest, asked.indices.tolist(), asked.own.tolist(), asked.native_px],
         "slices": [searched.digest, tile.s0, tile.s1, searched.patients.tolist()],
         "capped": np.flatnonzero(searched.capped).tolist(),
+        "keep": keep,
     }
-    return ledger.shard("search", VERSION, depends, search_tile, asked, searched, tile, block)
+    return ledger.shard("search", VERSION, depends, search_tile, asked, searched, tile, block, keep)
 
 
 def search_tile(
-    queries: QuerySet, reference: Reference, tile: Tile, block: int
+    queries: QuerySet, reference: Reference, tile: Tile, block: int, keep: bool = False
 ) -> tuple[Values, Counts]:
     """Compare a band of queries with a shard of slices, `block` slices at a time.
 
@@ -64,78 +96,55 @@ def search_tile(
     """
     # the int8 product does not scale with threads; shards run side by side
     torch.set_num_threads(1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    met, local = np.unique(reference.patients, return_inverse=True)
-    asked = _load(queries).to(device)
-    at_home = np.where(np.isin(queries.own, met), np.searchsorted(met, queries.own), -1)
-    own = torch.from_numpy(at_home).to(device)
-    best = [Best.empty(len(queries), len(met)) for _ in SLICES]
-    counts = np.zeros(BINS, np.int64)
-    for first, slices in _blocks(opened(reference.corpus, reference.digest), tile, block):
-        at = slice(first - tile.s0, first - tile.s0 + len(slices))
-        to = torch.from_numpy(local[at]).to(device)
-        r = correlate(asked, slices.to(device))
-        r[own[:, None] == to[None, :]] = torch.nan
-        counts += histogram(r)
-        best[0] += best_of(r, to, len(met), first)
-        r[:, torch.from_numpy(~reference.capped[at]).to(device)] = torch.nan
-        best[1] += best_of(r, to, len(met), first)
-    values = {
-        "met": met,
-        "r": np.stack([b.r for b in best]),
-        "slice": np.stack([b.slice for b in best]),
-        "histogram": counts,
-    }
-    return values, {"pairs": int(counts.sum())}
+    where = device.chosen()
+    asked = _asked(queries, where)
+    tally = Tally(len(queries), reference, queries.own, where, start=tile.s0)
+    corpus = opened(reference.corpus, reference.digest)
+    kept = np.empty((len(queries), tile.s1 - tile.s0 if keep else 0))
+    with closing(device.blocks(corpus, tile.s0, tile.s1, block, where)) as stream:
+        for first, slices in stream:
+            if not keep:
+                tally.add_product(asked, slices, first)
+                continue
+            r = correlate(asked, slices)
+            tally.exclude(r, first)
+            kept[:, first - tile.s0 : first - tile.s0 + len(slices)] = r.cpu().numpy()
+            tally.add(r, first)
+    values = tally.values() | ({"block": kept} if keep else {})
+    return values, {"pairs": int(values["histogram"].sum())}
+
+
+# the band that was multiplied last. Its tiles come one after another: to decode, smooth and shift
+# the queries again for each would cost a seventh of the product, and more for scattered controls
+_held: list[tuple[tuple[Any, ...], Pixels]] = []
+_holding = Lock()
+
+
+def _asked(queries: QuerySet, where: str) -> Pixels:
+    """Return queries ready to be multiplied; the same band is loaded once."""
+    key = (queries.corpus, queries.digest, queries.indices.tobytes(), queries.native_px, where)
+    with _holding:
+        if not (_held and _held[0][0] == key):
+            _held.clear()  # first, so that two bands are never in memory
+            _held.append((key, _load(queries).to(where)))
+        return _held[0][1]
+
+
+def forget() -> None:
+    """Let go of the queries that were multiplied last."""
+    with _holding:
+        _held.clear()
 
 
 def _load(queries: QuerySet) -> Pixels:
-    images = images_of(queries)
-    return queries_from(images, *sums(images))
-
-
-def _blocks(corpus: store.Corpus, tile: Tile, block: int) -> Iterator[tuple[int, Pixels]]:
-    total, squares = corpus.label("sum"), corpus.label("sum_of_squares")
-    for first in range(tile.s0, tile.s1, block):
-        last = min(first + block, tile.s1)
-        images = corpus.read(first, last)
-        yield first, slices_from(images, total[first:last], squares[first:last])
-
-
-def fold(
-    sets: Sequence[QuerySet],
-    reference: Reference,
-    values: Iterator[Values],
-    *,
-    band: int,
-    shard: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int64], Mapping[str, NDArray[np.int64]]]:
-    """Put the tiles together.
-
-    Returns
-    -------
-    r : float64, shape (2, q, p)
-        Over all slices and over the capped choice; q over all sets in order; NaN: nothing compared.
-    slice : int64, shape (2, q, p)
-        -1 where nothing was compared.
-    histograms : mapping of set name -> int64 (BINS,)
-    """
-    n_patients = int(reference.patients.max()) + 1
-    total = sum(len(queries) for queries in sets)
-    best = [Best.empty(total, n_patients) for _ in SLICES]
-    counts: dict[str, NDArray[Any]] = {queries.name: np.zeros(BINS, np.int64) for queries in sets}
-    offset = 0
-    for queries in sets:
-        for tile in tiles(
-            len(queries), len(reference.patients), band=band, shard=shard, chunk=reference.chunk
-        ):
-            value = next(values)
-            counts[queries.name] += value["histogram"]
-            place = np.ix_(np.arange(offset + tile.q0, offset + tile.q1), value["met"])
-            for kind, merged in enumerate(best):
-                here = Best(merged.r[place], merged.slice[place])
-                here += Best(value["r"][kind], value["slice"][kind])
-                merged.r[place], merged.slice[place] = here.r, here.slice
-        offset += len(queries)
-    found = [b.found() for b in best]
-    return np.stack([f[0] for f in found]), np.stack([f[1] for f in found]), counts
+    """Shift queries to int8; sums of stored images are stored, those of smoothed ones are taken."""
+    corpus = opened(queries.corpus, queries.digest)
+    values = np.empty((len(queries), corpus.size_px**2), np.int8)
+    both = np.empty((2, len(queries)), np.int64)
+    stored = np.stack([corpus.label(n)[queries.indices] for n in ("sum", "sum_of_squares")])
+    for here, images in pieces_of(queries):
+        known = sums(images) if smoothed(queries) else stored[:, here]
+        piece = queries_from(images, known[0], known[1])
+        values[here] = piece.values.numpy()
+        both[:, here] = piece.total.numpy(), piece.squares.numpy()
+    return Pixels(torch.from_numpy(values), torch.from_numpy(both[0]), torch.from_numpy(both[1]))

@@ -11,6 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fingerprint.settings import Settings
+
+BASE_BYTES = 512 << 20  # a process with torch, zarr, xarray and Prefect: measured 486 MiB
+MOST = 4096  # queries of a tile: more gain nothing
+STEP = 8
+PER_PATIENT = 32  # best r and its slice, over all slices and over the capped choice
+PER_PAIR = 72  # product, r, the sums in it, and what the reduction to the best makes of it
+COPIES = 5  # of the values of a tile while they are written to the ledger, or read from it
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -25,6 +34,9 @@ class Tile:
 def tiles(n_queries: int, n_slices: int, *, band: int, shard: int, chunk: int) -> list[Tile]:
     """Cut queries x slices into tiles of at most `band` x about `shard`, on chunk borders.
 
+    All tiles of a band of queries stand together, so that its rows can be finished, and its
+    queries be held, while the slices go by.
+
     Raises
     ------
     ValueError
@@ -37,19 +49,85 @@ def tiles(n_queries: int, n_slices: int, *, band: int, shard: int, chunk: int) -
     step = max(1, shard // chunk) * chunk
     return [
         Tile(q, min(q + band, n_queries), s, min(s + step, n_slices))
-        for s in range(0, n_slices, step)
         for q in range(0, n_queries, band)
+        for s in range(0, n_slices, step)
     ]
 
 
-def bytes_needed(*, band: int, block: int, chunk: int, side: int) -> int:
+def most_met(patients: NDArray[np.int64], shard: int) -> int:
+    """Count the patients of the shard of slices that has most."""
+    cuts = [patients[s : s + shard] for s in range(0, len(patients), shard)]
+    return max((len(np.unique(cut[cut >= 0])) for cut in cuts), default=0)
+
+
+def bytes_needed(
+    *, band: int, block: int, chunk: int, side: int, met: int = 1, kept: int = 0
+) -> int:
     """Memory that one tile takes, from the settings alone: independent of the number of slices.
 
-    A band of queries twice (as read, and as int8), a block of slices, one chunk being decoded, and
-    some arrays of block x band in 8 bytes (product, r, its parts, and the reduction's copies).
+    Parameters
+    ----------
+    band, block, chunk : int
+        Queries of a tile; slices multiplied at a time; slices in a stored chunk.
+    side : int
+        Of a slice, in pixels.
+    met : int
+        Most patients whose slices lie in one tile.
+    kept : int
+        Slices of a tile of which every r is kept, for `matrix`; 0: none.
     """
     pixels = side * side
-    return 2 * band * pixels + block * pixels + 2 * chunk * pixels + 8 * 8 * band * block
+    page = max(block // chunk, 1) * chunk
+    queries = band * pixels + 4 * chunk * pixels  # int8, and one chunk of them on its way there
+    pages = (2 * page + 2 * chunk) * pixels  # in use, decoded ahead, and the stored bytes
+    values = band * (PER_PATIENT * met + 8 * kept)
+    written = COPIES * values  # in the ledger's hands
+    return queries + values + max(pages + PER_PAIR * band * min(block, page), written)
+
+
+def bytes_folded(*, band: int, patients: int, met: int) -> int:
+    """Memory to put the tiles of a band together: its rows of the matrix, and one of the tiles."""
+    return band * PER_PATIENT * (2 * patients + COPIES * met)
+
+
+def band_for(
+    settings: Settings, *, side: int, chunk: int, patients: int = 1, met: int = 1, kept: int = 0
+) -> int:
+    """Return how many queries a tile takes: what the settings say, or what memory holds.
+
+    Half of `memory_gib` is for the tile: the other half is the interpreter's and the allocator's.
+
+    Parameters
+    ----------
+    patients, met : int
+        Columns of the largest matrix, and of them the most that one shard of slices touches.
+    kept : int
+        See `bytes_needed`.
+
+    Raises
+    ------
+    ValueError
+        Naming the knobs, if that, or the smallest band, does not fit.
+    """
+
+    def needed(band: int) -> int:
+        tile = bytes_needed(
+            band=band, block=settings.block_slices, chunk=chunk, side=side, met=met, kept=kept
+        )
+        return max(tile, bytes_folded(band=band, patients=patients, met=met))
+
+    limit = int(settings.memory_gib * 2**30)
+    room = min(limit // 2, limit - BASE_BYTES)
+    least = settings.band_queries or STEP
+    if needed(least) > room:
+        raise ValueError(
+            f"memory_gib: one tile needs {needed(least) / 2**30:.2f} GiB for {least} queries, and "
+            f"{max(room, 0) / 2**30:.2f} of {settings.memory_gib:g} are free for it; lower "
+            "band_queries, block_slices or shard_slices, or raise memory_gib"
+        )
+    if settings.band_queries:
+        return settings.band_queries
+    return max(band for band in range(STEP, MOST + 1, STEP) if needed(band) <= room)
 
 
 def capped(patients: NDArray[np.int64], z_mm: NDArray[np.float64], cap: int) -> NDArray[np.bool_]:

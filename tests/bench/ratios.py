@@ -6,13 +6,25 @@ every way once, and what is quoted is the median over rounds of the ratio within
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 
-import torch
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+sys.path.append(str(Path(__file__).parents[2] / ".venv-peers"))  # `make bench-peers`
+
+import torch  # noqa: E402 - it reads the variables above
+
+
+def counts(*default: int) -> list[int]:
+    """Return the sizes on the command line, or the usual ones."""
+    return [int(text) for text in sys.argv[1:]] or list(default)
 
 
 def compare(

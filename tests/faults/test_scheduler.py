@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import audits
+import psutil
 import pytest
 import toy_shards as toys
 
@@ -19,24 +24,49 @@ TESTS = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def scheduler(tmp_path, monkeypatch):
-    """Start a scheduler and a worker on loopback; lend the scheduler and its file."""
-    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+def places(tmp_path, monkeypatch):
+    """Keep our state out of the user's home; let workers import the tests and this package."""
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{TESTS.parent}")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    file = tmp_path / "scheduler.json"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
+@contextmanager
+def started(folder: Path, *hand: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Start a scheduler and workers on loopback; lend the scheduler and its file."""
+    file = folder / "scheduler.json"
     dask = str(Path(sys.executable).parent / "dask")
-    local = ("--host", "127.0.0.1", "--no-dashboard")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    local = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
     head = [dask, "scheduler", *local, "--port", "0", "--scheduler-file", str(file)]
-    hand = [dask, "worker", *local, "--nthreads", "2", "--no-nanny", "--scheduler-file", str(file)]
-    started = [subprocess.Popen(head, **quiet)]
+    running = [subprocess.Popen(head, **quiet)]
     while not file.exists():
         time.sleep(0.05)
-    started.append(subprocess.Popen(hand, **quiet))
-    yield started[0], str(file)
-    for process in started:
-        process.kill()
-        process.wait()
+    mine = [dask, "worker", *local, *hand, "--scheduler-file", str(file)]
+    running.append(subprocess.Popen(mine, **quiet))
+    below = psutil.Process(running[1].pid)
+    try:
+        yield running[0], str(file)
+    finally:
+        nannies_children = below.children(recursive=True)
+        for process in [*running, *nannies_children]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for process in running:
+            process.wait()
+
+
+@pytest.fixture
+def scheduler(tmp_path, places):
+    """Lend a scheduler with one worker, which nobody restarts."""
+    with started(tmp_path, "--nthreads", "2", "--no-nanny") as running:
+        yield running
+
+
+def workers_of(scheduler: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Return the worker processes of this test, not their nannies."""
+    mine = psutil.Process(os.getpid()).children(recursive=True)
+    return [p for p in mine if "spawn_main" in " ".join(p.cmdline()) and p.pid != scheduler.pid]
 
 
 def test_shards_run_where_the_scheduler_file_says(scheduler, tmp_path):
@@ -69,3 +99,20 @@ def test_killed_scheduler_is_incomplete_and_resumed(scheduler, tmp_path):
     list(ledger.in_this_process(tmp_path, shards))
     assert len(toys.files(tmp_path)) == 8
     assert toys.tries(tmp_path) <= 8 + 2
+
+
+def test_several_processes_behind_a_file_leave_what_the_loop_leaves(tmp_path, places):
+    """One of them is killed in the middle."""
+    audits.make_sets(tmp_path / "sets")
+    audits.run_audit(tmp_path / "sets", tmp_path / "serial")
+    killed = []
+
+    def watch(phase: str, done: int, planned: int) -> None:
+        if (phase, done) == ("search", 2) and not killed:
+            killed.append(workers_of(scheduler)[0])
+            killed[0].kill()
+
+    with started(tmp_path, "--nworkers", "3", "--nthreads", "1") as (scheduler, file):
+        audits.run_audit(tmp_path / "sets", tmp_path / "spread", file, watch)
+    assert len(killed) == 1
+    assert audits.results(tmp_path / "spread") == audits.results(tmp_path / "serial")

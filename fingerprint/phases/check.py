@@ -1,0 +1,82 @@
+"""Check: could these sets be compared at all? Refuse what would make every later number wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerprint.corpus import orientation, tables
+from fingerprint.corpus.store import Corpus
+from fingerprint.job import AuditJob
+from fingerprint.ledger import Values
+from fingerprint.search import blocks
+
+REJECTIONS = ("set", "token", "bytes", "sha256", "code", "detail")
+SAMPLE = 240  # generated images that are compared in eight orientations
+
+
+def finish(job: AuditJob, values: Iterator[Values]) -> None:
+    del values
+    real, generated = job.corpora["real"], job.corpora["generated"]
+    if not job.itself:
+        _refuse_leaks(job)
+    for role, corpus in job.corpora.items():
+        if blocks.is_constant(corpus).all():
+            raise ValueError(f"{role}: every image has one grey level; nothing can be compared")
+    few = _sample(generated, SAMPLE)
+    turned = orientation.best_orientation(few, real)
+    stored = generated.head["made_with"].get("orient")
+    asked = job.settings.orient
+    if asked not in (None, "as-is", stored):
+        raise ValueError(
+            f"--orient {asked}: {generated.path} is a corpus, stored {stored or 'as-is'}; "
+            "ingest its files again with that orientation"
+        )
+    if turned.decided and stored is None and asked is None:
+        raise ValueError(
+            f"generated: turned as {turned.best} these images fit the real ones better than as "
+            f"stored (mean z {turned.gap:.2f} higher, {turned.copies[turned.best]} of {len(few)} "
+            f"are copies that way): give --orient {turned.best} and another OUT, or --orient as-is"
+        )
+    windows = orientation.same_window(few, real)
+    notes = [] if windows.same else [windows.note]
+    if real.summary.get("participants_known") == "clusters":
+        notes.append(
+            "patients unknown: groups of near-duplicate slices stand in for them"
+            + (", and slices of one group were not compared with each other" * job.itself)
+        )
+    job.update(notes=notes)
+    tables.save(job.out / "rejections.tsv", _rejections(job), REJECTIONS)
+
+
+def _rejections(job: AuditJob) -> Iterator[list[str]]:
+    for role, corpus in job.corpora.items():
+        for line in corpus.stored("rejections.tsv").decode().splitlines()[1:]:
+            yield [role, *line.split("\t")]
+
+
+def _sample(corpus: Corpus, n: int) -> NDArray[np.uint8]:
+    even = np.linspace(0, corpus.n - 1, min(n, corpus.n)).astype(np.int64)
+    return corpus.at(even, "thumb")
+
+
+def _refuse_leaks(job: AuditJob) -> None:
+    """Refuse controls that are real slices: the null would be made of copies."""
+    controls = job.corpora.get("controls")
+    if controls is None:
+        return
+    real = job.corpora["real"]
+    both = set(real.label("participant")) & set(controls.label("participant")) - {""}
+    if both:
+        raise ValueError(
+            f"controls: {len(both)} patients are in the real corpus too ({min(both)}, ...); "
+            "controls must be of other patients"
+        )
+    shared = set(real.label("digest")) & set(controls.label("digest"))
+    if shared:
+        raise ValueError(
+            f"controls: {len(shared)} slices are in the real corpus too "
+            f"(digest {min(shared)[:12]}, ...); controls must be of other patients"
+        )

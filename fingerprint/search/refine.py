@@ -1,0 +1,157 @@
+"""From a start on a coarse grid to the best pose of one query on many slices, and its exact r.
+
+    coarse   at half of the size of `mid` (64 px): all candidates, on local contrast
+    fine     at `mid` (128 px): the best of those, on the high-pass image; rounded to `LATTICE`
+    r        of the query posed there, on each of `images.IMAGES`, from integers
+
+What aligns the pair is not only what scores it: on real slices local contrast finds the pose from
+further away (24 px at 512 from every start tried, high-pass 20 % fewer), high-pass tells the source
+from strangers best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fingerprint import warp
+from fingerprint.search.align import Floats, Limits, align
+from fingerprint.search.images import AT_ONCE, IMAGES, aligned_on, score_image
+
+VERSION = 1
+COARSE_STEPS = 4
+FINE_STEPS = 3
+# a pose is stored in these units: angle, scale, shifts. A step moves a corner by a fifth of a pixel
+# of 512 at most, so a pose that two machines round differently in its last bit is stored the same
+LATTICE = np.array([1 / 64, 1 / 1024, 1 / 16, 1 / 16])
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Images of slices or queries as they are scored: `IMAGES` -> (n, h, h)."""
+
+    images: tuple[NDArray[Any], ...]
+
+    def __getitem__(self, rows: Any) -> Scored:
+        return Scored(tuple(image[rows] for image in self.images))
+
+    def __len__(self) -> int:
+        return len(self.images[0])
+
+
+def coarse_images(mids: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Return what `coarse` aligns: local contrast at half the size, int8 (n, h / 2, h / 2)."""
+    n, side, _ = mids.shape
+    if side % 2:
+        raise ValueError(f"coarse_images: images need an even side, got {mids.shape}")
+    out = np.empty((n, side // 2, side // 2), np.int8)
+    for i in range(0, n, AT_ONCE):
+        part = mids[i : i + AT_ONCE].astype(np.float32)
+        pairs = part[:, ::2] + part[:, 1::2]  # sums of four pixels: not rounded
+        out[i : i + AT_ONCE] = aligned_on(pairs[:, :, ::2] + pairs[:, :, 1::2], most=4 * 255)
+    return out
+
+
+def scored_images(mids: NDArray[np.uint8]) -> Scored:
+    """Return the images that `fine` aligns and that r is computed on."""
+    return Scored(tuple(score_image(mids, name) for name in IMAGES))
+
+
+def coarse(
+    query: NDArray[np.int8], slices: NDArray[np.int8], starts: Floats, limits: Limits
+) -> tuple[Floats, Floats]:
+    """Align a query with candidates; `align` on images of `coarse_images`.
+
+    Returns
+    -------
+    poses : float64, shape (c, 5)
+    r : float64, shape (c,)
+        On those images: which candidates are worth a closer look.
+    """
+    return align(query, slices, starts, steps=COARSE_STEPS, limits=limits)
+
+
+def fine(
+    query: Scored, slices: Scored, starts: Floats, limits: Limits
+) -> tuple[Floats, NDArray[np.float64]]:
+    """Align a query closely, round its poses to the lattice, and score it there.
+
+    Parameters
+    ----------
+    query : Scored, 1 image
+    slices : Scored, c images
+    starts : float64, shape (c, 5)
+
+    Returns
+    -------
+    poses : float64, shape (c, 5)
+    r : float64, shape (3, c)
+        Pearson on each of `IMAGES` over the common overlap, exact; NaN where an image is constant.
+    """
+    highpass = IMAGES.index("highpass")
+    found, _ = align(
+        query.images[highpass][0],
+        slices.images[highpass],
+        starts,
+        steps=FINE_STEPS,
+        limits=limits,
+    )
+    poses = on_lattice(found)
+    return poses, posed_r(query, slices, poses)
+
+
+def on_lattice(poses: Floats) -> Floats:
+    """Round poses (c, 5) to `LATTICE`."""
+    out = poses.copy()
+    out[:, :4] = np.rint(poses[:, :4] / LATTICE) * LATTICE + 0.0  # no negative zero
+    return out
+
+
+def best_of(r: Floats, keep: int) -> NDArray[np.int64]:
+    """Return which `keep` are best, in rising order; on a tie the earlier."""
+    return np.sort(np.lexsort((np.arange(len(r)), -r))[:keep])
+
+
+def posed_r(query: Scored, slices: Scored, poses: Floats) -> NDArray[np.float64]:
+    """Pearson r of a query at poses with one slice each, where both have pixels.
+
+    The query is shown at the pose (bilinear) and rounded to whole grey levels, so that all sums are
+    integers, and r takes one square root of one product (METHOD.md, section 3.1).
+
+    Returns
+    -------
+    float64, shape (3, c)
+    """
+    out = np.empty((len(IMAGES), len(poses)))
+    asked = np.stack([image[0].astype(np.float64) for image in query.images])
+    for i, pose in enumerate(poses):
+        y, x = warp.points(pose, asked.shape[1])
+        overlap = inside(y, x).astype(np.float64)
+        posed = np.rint(warp.sample(asked, y, x)) * overlap
+        fixed = np.stack([image[i] for image in slices.images]) * overlap
+        out[:, i] = _pearson(posed, fixed, overlap.sum())
+    return out
+
+
+def inside(y: Floats, x: Floats) -> NDArray[np.bool_]:
+    """Tell which points lie between the pixels of a query (h, h), not around them."""
+    last = len(y) - 1
+    within: NDArray[np.bool_] = (y >= 0) & (y <= last) & (x >= 0) & (x <= last)
+    return within
+
+
+def _pearson(x: Floats, y: Floats, n: float) -> Floats:
+    """Correlate whole numbers held in float64, (3, h, h) of which `n` pixels count, the rest zero.
+
+    Every sum is exact, in whatever order a library adds. einsum and not @: a product of vectors
+    this long wakes the threads of a BLAS for nothing.
+    """
+    sx, sy = x.sum((1, 2)), y.sum((1, 2))
+    sxx, syy, sxy = (np.einsum("ijk,ijk->i", p, q) for p, q in ((x, x), (y, y), (x, y)))
+    a, b = n * sxx - sx * sx, n * syy - sy * sy
+    there = (a > 0) & (b > 0)
+    r = (n * sxy - sx * sy) / np.sqrt(np.where(there, a * b, 1.0))
+    return np.where(there, r, np.nan)
