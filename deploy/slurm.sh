@@ -10,8 +10,9 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=B:TERM@180
 #
-# One command of fingerprint on GPUs of several nodes: a Dask scheduler here, `dask cuda worker` on
-# every node, found through a scheduler file in a folder of this job.
+# One command of fingerprint on several nodes: a Dask scheduler here, and on every node
+# `dask cuda worker` for what needs a GPU and `dask worker` on the cores for the rest. All find the
+# scheduler through a file in a folder of this job.
 #
 #   sbatch deploy/slurm.sh audit REAL GENERATED OUT --plain --settings deploy/settings/cluster.toml
 #
@@ -22,7 +23,8 @@
 #
 #   JOBS        folder for job folders, shared by the nodes      ~/.fingerprint-jobs
 #   SCRATCH     folder for scratch on each node                  /tmp
-#   WORKER      what starts the workers of a node                dask cuda worker
+#   WORKER      what starts the GPU workers of a node            dask cuda worker
+#   CORES       CPU workers of a node                            48
 #   MEMORY_GIB  of one worker; `memory_gib` of the settings      32
 #   INTERFACE   network interface between the nodes, as ib0      the one Dask chooses
 #   RESTARTS    how often a job may go back into the queue       20
@@ -31,7 +33,8 @@ umask 077
 
 [ $# -gt 0 ] || { echo "slurm.sh: a command is missing, as: audit REAL GENERATED OUT" >&2; exit 2; }
 : "${SLURM_JOB_ID:?submit this script with sbatch}"
-export SCRATCH=${SCRATCH:-/tmp} WORKER=${WORKER:-dask cuda worker} MEMORY_GIB=${MEMORY_GIB:-32}
+export SCRATCH=${SCRATCH:-/tmp} WORKER=${WORKER:-dask cuda worker} CORES=${CORES:-48}
+export MEMORY_GIB=${MEMORY_GIB:-32}
 export JOB=${JOBS:-$HOME/.fingerprint-jobs}/$SLURM_JOB_ID
 interface=${INTERFACE:+--interface=$INTERFACE}
 
@@ -62,18 +65,21 @@ quieten() {
   export DASK_LOGGING__DISTRIBUTED=critical
 }
 
-# Runs on every node, by srun. The dashboards listen on loopback alone; what listens beyond it wants the
-# certificate.
+# Runs on every node, by srun. The dashboards listen on loopback alone; what listens beyond it wants
+# the certificate.
 # shellcheck disable=SC2329  # called through srun
 hand() {
   umask 077
   own=$(mktemp -d "$SCRATCH/fingerprint-$SLURM_JOB_ID.XXXXXX")
+  export TMPDIR=$own
   trap 'rm -rf "$own"' EXIT
-  trap 'kill "$(jobs -p)" 2>/dev/null || true' TERM INT
-  # shellcheck disable=SC2086  # WORKER is a command with its arguments
-  TMPDIR=$own $WORKER --scheduler-file "$JOB/scheduler.json" --protocol tls "$@" --nthreads 1 \
+  # shellcheck disable=SC2046  # one word for every process
+  trap 'kill $(jobs -p) 2>/dev/null || true' TERM INT
+  set -- "$@" --scheduler-file "$JOB/scheduler.json" --protocol tls --nthreads 1 \
     --memory-limit "${MEMORY_GIB}GiB" --dashboard-address 127.0.0.1:0 --local-directory "$own" \
-    --death-timeout 120 &
+    --death-timeout 120
+  $WORKER "$@" --resources GPU=1 &
+  CUDA_VISIBLE_DEVICES='' dask worker "$@" --nworkers "$CORES" --resources CPU=1 &
   wait
   wait # the first ends at once when a signal arrives
 }

@@ -138,20 +138,42 @@ def work(ledger: Path, shard: Shard) -> Receipt:
 
 
 def finish(ledger: Path, shards: Sequence[Shard]) -> Iterator[Values]:
-    """Yield the values of all shards in plan order.
+    """Yield the values of all shards in plan order, each verified when it is its turn.
 
     Raises
     ------
     Incomplete
-        Before the first value, naming every shard whose file is missing or damaged.
+        Before the first value, naming every shard whose file is missing, cut short or another's;
+        later, for one whose bytes changed since `work` verified them.
     """
-    missing = [s.key[:12] for s in shards if not is_done(ledger, s)]
+    missing = [s.key[:12] for s in shards if not _is_whole(path_of(ledger, s))]
     if missing:
         raise Incomplete(
             f"{len(missing)} of {len(shards)} shards are missing from {ledger}: "
             f"{', '.join(missing[:20])}{' ...' if len(missing) > 20 else ''}; run the command again"
         )
-    return (read(path_of(ledger, s)) for s in shards)
+    return _values(ledger, shards)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a shard's file is there and as long as its head says; nothing is hashed yet."""
+    try:
+        with path.open("rb") as file:
+            head = json.loads(file.readline())
+            whole = file.tell() + int(head["bytes"])
+            return bool(head["key"] == path.stem and path.stat().st_size == whole)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _values(ledger: Path, shards: Sequence[Shard]) -> Iterator[Values]:
+    for one in shards:
+        try:
+            yield read(path_of(ledger, one))
+        except (FileNotFoundError, Damaged) as error:
+            raise Incomplete(
+                f"shard {one.key[:12]} of {ledger} is damaged; run the command again"
+            ) from error
 
 
 def receipt(path: Path) -> Receipt:

@@ -3,9 +3,13 @@
     serial                 a loop in this process
     threads                a pool of threads in this process
     local                  one process per core on this machine (dask LocalCluster)
-    cuda                   one process per GPU of this machine (dask_cuda.LocalCUDACluster)
+    cuda                   one process per GPU of this machine (dask_cuda.LocalCUDACluster) for what
+                           needs one, and one per core for the rest
     tcp://127.0.0.1:8786   a scheduler on this machine;  tls://host:8786  anywhere
     scheduler.json         the file of a scheduler (SLURM, Kubernetes, `dask cuda worker`)
+
+Workers of a scheduler elsewhere that declare the resources GPU or CPU get the shards of phases that
+need a GPU, or of the others; where none declares any, all get all.
 
 A shard goes out under its own digest, a receipt comes back, nothing else. A worker that dies costs
 its shard another try; a shard that keeps killing workers is written to ``poison.json`` beside the
@@ -14,14 +18,15 @@ ledger's phases and left out, so that `ledger.finish` names it. No worker import
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib import import_module
 from ipaddress import ip_address
 from itertools import islice
@@ -38,7 +43,7 @@ from fingerprint import ledger
 from fingerprint.ledger import Execute, Incomplete, Receipt, Shard
 from fingerprint.settings import Settings
 from flows import state
-from flows.places import lanes
+from flows.places import cores, lanes
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +53,7 @@ CLOSE_S = 10.0  # a cluster that takes longer to close is killed
 JOIN_S = 60  # a scheduler without any worker for so long is an error
 GONE = "the cluster went away; run the command again"
 POISON = "poison.json"
+GPU_PHASES = ("search", "screen")  # `Phase.needs_gpu`; the phases themselves load all that they use
 
 THREADS = {
     # ITK takes all cores until its own variable is set before the process starts
@@ -78,8 +84,7 @@ def executor(spec: str, settings: Settings) -> AbstractContextManager[Execute]:
     if spec == "local":
         return _own(LocalCluster, settings, n_workers=lanes(settings))
     if spec == "cuda":
-        make, found = _cuda_cluster()
-        return _own(make, settings, n_workers=min(settings.workers or found, found))
+        return _gpus_and_cores(settings, *_cuda_cluster())
     if "://" in spec:
         return _elsewhere(spec, spec)
     if spec.endswith(".json"):
@@ -151,6 +156,27 @@ def _own(make: Any, settings: Settings, **options: Any) -> Iterator[Execute]:
             _take_down(cluster)
 
 
+@contextmanager
+def _gpus_and_cores(settings: Settings, make: Any, found: int) -> Iterator[Execute]:
+    """Multiply on GPUs, and do the rest on cores; each kind starts when a phase first needs it."""
+    wide = min(settings.workers or found, found)
+    narrow = max(1, cores() - wide)
+    with ExitStack() as opened:
+
+        @functools.cache
+        def of(gpu: bool) -> Execute:
+            if gpu:
+                return opened.enter_context(_own(make, settings, n_workers=wide))
+            blind = {"CUDA_VISIBLE_DEVICES": ""}
+            return opened.enter_context(_own(LocalCluster, settings, n_workers=narrow, env=blind))
+
+        def execute(folder: Path, shards: Sequence[Shard]) -> Iterator[Receipt]:
+            if shards:
+                yield from of(shards[0].phase in GPU_PHASES)(folder, shards)
+
+        yield execute
+
+
 def _take_down(cluster: LocalCluster) -> None:
     """Close a cluster, and kill what does not close.
 
@@ -186,7 +212,24 @@ def _elsewhere(spec: str, address: str) -> Iterator[Execute]:
                 client.wait_for_workers(1, timeout=JOIN_S)
             except TimeoutError as error:
                 raise ValueError(f"--cluster {spec}: no worker within {JOIN_S} s") from error
+            _refuse_other_versions(client, spec)
             yield _sender(client)
+
+
+def _refuse_other_versions(client: Client, spec: str) -> None:
+    """Refuse workers with another version of this package.
+
+    One that cannot import what it is sent says nothing: the command would wait for ever.
+    """
+    told: Any = client.get_versions(packages=["fingerprint"])
+    mine = told["client"]["packages"]["fingerprint"]
+    for address, seen in told["workers"].items():
+        theirs = seen["packages"]["fingerprint"]
+        if theirs != mine:
+            raise ValueError(
+                f"--cluster {spec}: {address} has fingerprint {theirs or 'not installed'}, here it "
+                f"is {mine}; install the same on every machine"
+            )
 
 
 def _sender(client: Client) -> Execute:
@@ -200,7 +243,7 @@ def _sender(client: Client) -> Execute:
     return execute
 
 
-def _send(client: Client, folder: Path, shards: Iterable[Shard]) -> Iterator[Receipt]:
+def _send(client: Client, folder: Path, shards: Sequence[Shard]) -> Iterator[Receipt]:
     """Do all shards; then those whose workers died, alone on the cluster, to know who is guilty."""
     failed: list[BaseException] = []
     suspects = yield from _round(client, folder, shards, failed)
@@ -213,7 +256,7 @@ def _send(client: Client, folder: Path, shards: Iterable[Shard]) -> Iterator[Rec
 
 
 def _round(
-    client: Client, folder: Path, shards: Iterable[Shard], failed: list[BaseException]
+    client: Client, folder: Path, shards: Sequence[Shard], failed: list[BaseException]
 ) -> Generator[Receipt, None, list[Shard]]:
     """Send every shard out; return those whose workers died, and append errors to `failed`.
 
@@ -224,12 +267,15 @@ def _round(
     waiting, killers = iter(shards), []
     sent: dict[str, Shard] = {}
     flying = as_completed()
+    kind = "GPU" if shards and shards[0].phase in GPU_PHASES else "CPU"
 
     def start() -> None:
-        room = sum(client.nthreads().values()) - flying.count()
+        threads, asked = _able(client, kind)
+        room = threads - flying.count()
         for shard in islice(waiting, max(room, 0 if flying.count() else 1)):
             sent[shard.key] = shard
-            flying.add(client.submit(ledger.work, folder, shard, key=shard.key, pure=False))
+            where = {"key": shard.key, "pure": False, "resources": asked}
+            flying.add(client.submit(ledger.work, folder, shard, **where))
 
     start()
     for future in flying:
@@ -245,6 +291,15 @@ def _round(
         if len(failed) < MAX_FAILED:
             start()
     return killers
+
+
+def _able(client: Client, kind: str) -> tuple[int, dict[str, int] | None]:
+    """Count the threads that may do shards of a kind, and say what a shard asks of its worker."""
+    # not `client.scheduler_info`: that waits for a minute for a scheduler that is gone
+    workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"].values()
+    declared = [worker for worker in workers if kind in worker["resources"]]
+    asked = {kind: 1} if declared else None
+    return sum(worker["nthreads"] for worker in declared or workers), asked
 
 
 def _error_of(future: Any) -> BaseException | None:

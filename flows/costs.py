@@ -9,7 +9,8 @@ here and nowhere else; the rates are those of one worker, measured on the machin
     refine   the best patients of every query at 64 px, the best of those at 128 px
 
 On CPU cores decoding and multiplying share the core and their times add up; a GPU overlaps decoding
-(by CPU threads), copy and product, so that the slowest decides. Reading from disks is not counted.
+(by CPU threads), copy and product, so that the slowest decides; queries are moved and candidates
+aligned by the cores beside it. Reading from disks is not counted.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ POSE_ENTRY = 57  # bytes beside those: pose (4 x 8 + 1), r on three images
 
 @dataclass(frozen=True)
 class Rates:
-    """How fast one worker is: a core, or a GPU with the CPU threads that feed it.
+    """How fast one worker is: a core, or a GPU with the cores beside it.
 
     Attributes
     ----------
@@ -69,7 +70,7 @@ CPU = Rates(
     finish=4e7,
     screen=3.9e11,
     moved=5.5e3,
-    aligned=1.7e7,
+    aligned=8e6,
     overlapped=False,
 )
 GPU = Rates(
@@ -80,8 +81,8 @@ GPU = Rates(
     raw=4.0e14,
     finish=1e10,
     screen=1.5e14,
-    moved=6e4,
-    aligned=2.7e8,
+    moved=16 * 5.5e3,
+    aligned=16 * 8e6,
     overlapped=True,
 )
 FOLD = 2e8  # bytes in a second, by the process of the flow: values read back, matrix written
@@ -299,7 +300,8 @@ def _refine(b: Block, s: Settings, bank: Bank, chunk: int, rates: Rates) -> Cost
     read = shards * chunks * chunk * MID_PX**2
     pixels = b.queries * (half * (MID_PX // 2) ** 2 + full * MID_PX**2)
     written = b.queries * full * REFINED
-    seconds = read / rates.decode + pixels / rates.aligned
+    # the pose of the grid is found again: the screen keeps none
+    seconds = read / rates.decode + b.queries * bank.poses / rates.moved + pixels / rates.aligned
     return Cost(shards, read, written, 0, seconds, written / FOLD)
 
 

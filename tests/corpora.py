@@ -108,8 +108,8 @@ def big_corpus(
 ) -> store.Corpus:
     """Seal n slices of 16 x 16 grey blocks, those of one patient alike (r about 0.5).
 
-    One chunk is in memory at a time, and it packs well: 60,000 slices of 512 px take 0.3 GB of
-    disk and some two minutes. What is sealed depends on `n, size_px, patients, seed` alone.
+    One chunk is in memory at a time, and it packs well: 60,000 slices of 512 px take 1.6 GB of
+    disk and three minutes. What is sealed depends on `n, size_px, patients, seed` alone.
     """
     times = size_px // BLOCKS
     draw = np.random.default_rng(seed)

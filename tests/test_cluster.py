@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ import toy_shards as toys
 from distributed import LocalCluster, Status
 
 from fingerprint import ledger
+from fingerprint.phases import AUDIT, INGEST
 from fingerprint.settings import Settings
 from flows import cluster, places, state
 
@@ -291,18 +293,42 @@ def fake_gpus(monkeypatch, found: int | None) -> list[dict]:
 
 
 @pytest.mark.parametrize(("workers", "processes"), [(0, 4), (3, 3), (16, 4)])
-def test_a_cluster_of_gpus_has_one_process_for_each(monkeypatch, workers, processes):
+def test_a_cluster_of_gpus_has_one_process_for_each(monkeypatch, tmp_path, workers, processes):
     asked = fake_gpus(monkeypatch, 4)
+    shard = replace(toys.one(toys.square_of, 1), phase="search")
     with (
         pytest.raises(InterruptedError),
-        cluster.executor("cuda", Settings(workers=workers, memory_gib=2)),
+        cluster.executor("cuda", Settings(workers=workers, memory_gib=2)) as execute,
     ):
-        pass
+        list(execute(tmp_path, [shard]))
     assert asked[0]["n_workers"] == processes == min(workers or 4, places.gpus())
     assert asked[0]["threads_per_worker"] == 1
     assert asked[0]["memory_limit"] == 2 * 2**30
     assert asked[0]["host"] == "127.0.0.1"
     assert asked[0]["dashboard_address"] == "127.0.0.1:0"
+
+
+def visible(i: int):
+    """Tell which GPUs a worker sees."""
+    return {"seen": np.array([os.environ.get("CUDA_VISIBLE_DEVICES", "all")])}, {}
+
+
+def test_what_needs_no_gpu_is_done_by_cores_that_see_none(monkeypatch, tmp_path):
+    asked = fake_gpus(monkeypatch, 1)
+    monkeypatch.setattr(cluster, "cores", lambda: 2)
+    shard = toys.one(visible, 0)
+    before = len(workers())  # of other tests
+    with cluster.executor("cuda", Settings(memory_gib=1)) as execute:
+        assert list(execute(tmp_path, [])) == []
+        assert len(workers()) == before  # none starts before it is needed
+        list(execute(tmp_path, [shard]))
+        assert len(workers()) == before + 1
+    assert asked == []
+    assert ledger.read(ledger.path_of(tmp_path, shard))["seen"].tolist() == [""]
+
+
+def test_phases_that_need_a_gpu_are_those_that_say_so():
+    assert set(cluster.GPU_PHASES) == {p.name for p in (*AUDIT, *INGEST) if p.needs_gpu}
 
 
 @pytest.mark.parametrize("found", [0, None])

@@ -60,7 +60,8 @@ def job(tmp_path, monkeypatch):
         "SLURM_JOB_ID": "77",
         "JOBS": str(tmp_path / "jobs"),
         "SCRATCH": str(tmp_path / "scratch"),
-        "WORKER": "dask worker",
+        "WORKER": "dask worker",  # where there is no GPU it does the same, on the CPU
+        "CORES": "1",
         "MEMORY_GIB": "1",
         "INTERFACE": "lo",
         "XDG_STATE_HOME": str(tmp_path / "state"),

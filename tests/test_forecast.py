@@ -19,7 +19,7 @@ from fingerprint.corpus import store
 from fingerprint.corpus.screen import PIXELS
 from fingerprint.search import blocks, itself, raw, tiling
 from fingerprint.settings import Settings
-from flows import cli, costs, forecast
+from flows import chain, cli, costs, forecast
 
 SMALL = Settings(size_px=64, workers=2, controls=4, shard_slices=8, band_queries=3, pose=False)
 
@@ -69,6 +69,23 @@ def test_bytes_of_the_ledger_are_those_that_are_written(sets, tmp_path):
     written = sum(p.stat().st_size for p in tmp_path.rglob("*.shard"))
     heads = 2048 * len(shards)  # names and sizes of arrays, which the forecast leaves out
     assert written - heads <= told["bytes_written.ledger.search"] <= 1.1 * written
+
+
+def test_an_audit_does_what_was_said(sets, tmp_path, monkeypatch):
+    """Every phase: as many shards as were said, and about as many bytes."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    knobs = {"size_px": 64, "controls": 4, "shard_slices": 8, "band_queries": 3}
+    out = tmp_path / "run"
+    how = chain.How("serial")
+    chain.audit_sets(sets["real"], sets["generated"], str(out), knobs=knobs, how=how)
+    told = forecast.of_audit(sets["real"], sets["generated"], None, Settings(**knobs))
+    done = json.loads((out / "run.json").read_bytes())["phases"]
+    for phase in ("search", "poses", "screen", "refine"):
+        assert told[f"shards.{phase}"] == done[phase]["planned"] > 0, phase
+        written = sum(p.stat().st_size for p in (out / "ledger" / phase).iterdir())
+        said = told[f"bytes_written.ledger.{phase}"]
+        # neighbours of the best are counted as if all were tried; heads of files are not counted
+        assert written - 4096 * done[phase]["planned"] <= said <= 4 * written, phase
 
 
 def test_a_corpus_against_itself_is_planned_as_the_search_plans_it(sets):

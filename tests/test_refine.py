@@ -65,7 +65,7 @@ def refined(
     query: np.ndarray, against: np.ndarray, starts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coarse, then fine, of every slice."""
-    asked = refine.coarse_images(query[None])[0]
+    asked = refine.coarse_images(query[None])
     poses, _ = refine.coarse(asked, refine.coarse_images(against), starts, LIMITS)
     return refine.fine(
         refine.scored_images(query[None]), refine.scored_images(against), poses, LIMITS
@@ -158,8 +158,8 @@ def test_what_does_not_converge_keeps_the_best_that_it_met() -> None:
 
 def test_a_step_beyond_the_limits_is_not_taken() -> None:
     truth = np.array([9.0, 1.0, 0, 0, 0])
-    query = refine.coarse_images(mids(moved(slices_512()[0], truth)[None]))[0]
-    against = refine.coarse_images(mids(slices_512()[:1]))
+    query = refine.coarse_images(mids(moved(slices_512()[0], truth)[None])).wide[0]
+    against = refine.coarse_images(mids(slices_512()[:1])).wide
     start = np.array([[4.0, 1.0, 0, 0, 0]])
     free, _ = align(query, against, start, steps=6, limits=LIMITS)
     held, _ = align(query, against, start, steps=6, limits=Limits(5.0, 0.15, 56.0))

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from corpora import big_corpus
 
 from fingerprint.corpus import orientation, store
+from fingerprint.corpus.books import Book, outcomes_of
+from fingerprint.corpus.identity import Key
+from fingerprint.corpus.listing import Files, SourceFile
 from fingerprint.corpus.screen import screen_of
 
 MIB = 2**20
@@ -92,3 +96,31 @@ def test_the_orientation_check_holds_as_much_for_any_number_of_slices(
 
     check(small)  # what is imported or cached at the first call
     assert check(big) < 1.05 * check(small) < 48
+
+
+def test_the_account_of_an_ingest_takes_little_for_each_file(key: Key) -> None:
+    n = 20_000
+    files = Files(
+        SourceFile("/ct", f"{i:06d}.dcm", f"{i:012x}", i, i, i, participant=f"p{i // 118}")
+        for i in range(n)
+    )
+
+    def said(first: int) -> list[dict[str, object]]:
+        return [
+            {"token": f.token, "sha256": f.token * 5, "kind": "dicom", "frames": 1, "z_mm": 1.5}
+            for f in files[first : first + 512]
+        ]
+
+    def work() -> None:
+        nonlocal book
+        book = Book.of_files(files, key)
+        book = book.with_outcomes(outcomes_of(said(i)) for i in range(0, n, 512))
+
+    book = Book.empty()
+    arrow = pa.total_allocated_bytes()
+    peak = peak_of(work)
+    assert book.files["sha256"].iloc[12_345] == f"{12_345:012x}" * 5
+    assert book.files["frames"].sum() == n
+    # numpy's share while it is written, pyarrow's when it is
+    assert peak * MIB / n < 500
+    assert (pa.total_allocated_bytes() - arrow) / n < 250

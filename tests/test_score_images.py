@@ -9,7 +9,14 @@ from scipy import ndimage
 from fingerprint import phantom
 from fingerprint.corpus.window import to_uint8
 from fingerprint.search import images
-from fingerprint.search.images import IMAGES, aligned_on, blurred, body_mask, highpass, score_image
+from fingerprint.search.images import (
+    IMAGES,
+    blurred,
+    body_mask,
+    highpass,
+    local_contrast,
+    score_image,
+)
 
 
 def thorax(count: int, side: int = 128) -> np.ndarray:
@@ -153,12 +160,26 @@ def test_every_sum_of_a_blur_fits_into_float32(most: int) -> None:
     assert np.array_equal(blurred(image, 4.0, most=most), (second * (step / one)))
 
 
-def test_local_contrast_forgets_gain_and_offset() -> None:
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+def test_local_contrast_forgets_gain_and_offset(smooth: float) -> None:
     grey = thorax(2).astype(np.float32)
-    plain = aligned_on(grey, 255).astype(float)
-    other = aligned_on(np.rint(grey * 0.6 + 40), 255).astype(float)
+    plain = local_contrast(grey, most=255, reach=4, smooth=smooth).astype(float)
+    other = local_contrast(np.rint(grey * 0.6 + 40), most=255, reach=4, smooth=smooth).astype(float)
     assert np.corrcoef(plain.ravel(), other.ravel())[0, 1] > 0.97
-    assert not aligned_on(np.full((1, 64, 64), 9, np.float32), 255).any()
+    flat = np.full((1, 64, 64), 9, np.float32)
+    assert not local_contrast(flat, most=255, reach=4, smooth=smooth).any()
+
+
+def test_local_contrast_is_the_grey_less_its_mean_over_its_spread() -> None:
+    """Slowly, in float64: the same but for rounding on the way."""
+    grey = thorax(1)[0].astype(np.float64)
+    blur = {"sigma": 4, "mode": "nearest", "truncate": 3}
+    away = grey - ndimage.gaussian_filter(grey, **blur)
+    spread = ndimage.gaussian_filter(away * away, **blur)
+    expected = np.clip(32 * away / np.sqrt(spread + 100), -127, 127)
+    found = local_contrast(grey[None].astype(np.float32), most=255, reach=4)[0]
+    assert np.abs(found - expected).max() < 4
+    assert np.abs(found - expected).mean() < 0.8
 
 
 # -- all of them

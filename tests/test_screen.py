@@ -270,6 +270,20 @@ def test_rows_that_changed_are_not_multiplied(against: tuple[Against, ...], tmp_
         shard.work(path, "0" * 64, *rest)
 
 
+def test_slices_stay_on_a_gpu_and_never_on_a_cpu(
+    against: tuple[Against, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = against[0].reference
+    want = [screen._slices(reference, first, first + 8, "cpu") for first in (0, 8, 16)]
+    assert not screen._there
+    monkeypatch.setattr(screen, "ON_GPU_BYTES", 2 * 8 * PIXELS)  # two blocks
+    for first, block in [*zip((0, 8, 16), want, strict=True), (16, want[2])]:
+        got = screen._slices(reference, first, first + 8, "meta")  # as good as any other device
+        assert [part.shape for part in got] == [part.shape for part in block]
+        assert screen._slices(reference, first, first + 8, "meta") is got
+    assert list(screen._there) == [(reference.digest, 16, 24)]
+
+
 def test_a_plan_without_its_rows_says_so(against: tuple[Against, ...], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         screen.plan_screen(against, tmp_path, GRID)

@@ -49,7 +49,7 @@ FILES: dict[str, str] = {
 }
 NAMED = "named_by_file"  # a NIfTI file that no table speaks of: its name stands in for a patient
 _BLANK = {"str": "", "float64": np.nan}
-BATCH = 65_536  # files held as Python objects at a time
+BATCH = 8192  # files held as Python objects at a time
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,11 @@ class Book:
         """Append a part."""
         slices = _frame(new.slices.assign(part=part), store.LABELS)
         series = _frame(new.series.assign(part=part), store.SERIES)
-        tried_again = self.files["token"].isin(new.files["token"])
+        files = self.files
+        if len(files):  # else a million tokens are looked up for nothing
+            files = files[~files["token"].isin(new.files["token"])]
         return Book(
-            _concat(self.files[~tried_again], new.files),
+            _concat(files, new.files),
             _concat(self.slices, slices),
             _concat(self.series, series),
         )

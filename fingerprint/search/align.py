@@ -213,8 +213,13 @@ def _times(matrix: Floats, vector: Floats) -> Floats:
 
 def _fixed(slices: NDArray[np.int8]) -> _Fixed:
     count, side, _ = slices.shape
-    rows = _rows(slices.astype(np.float32))
-    products = (rows @ rows.transpose(0, 1, 3, 2)).astype(np.float64).sum(1)  # integers: exact
+    rows = np.zeros((count, -(-side * side // PIECE), 6, PIECE), np.float32)
+    products = np.empty((count, 6, 6))
+    few = max(1, LOOK // (side * side))
+    for at in (slice(i, i + few) for i in range(0, count, few)):
+        _fill(rows[at], slices[at].astype(np.float32))
+        pieces = rows[at] @ rows[at].transpose(0, 1, 3, 2)  # of integers: exact
+        products[at] = pieces.sum(1, dtype=np.float64)
     sums = products[:, 5]
     centred = products - sums[:, :, None] * sums[:, None, :] / (side * side)
     back = _inverted(centred[:, 1:5, 1:5])
@@ -222,11 +227,11 @@ def _fixed(slices: NDArray[np.int8]) -> _Fixed:
     return _Fixed(side, rows, sums, centred[:, 0, 0], gf, back, _times(back, gf).T)
 
 
-def _rows(f: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the slice, its derivatives by size, turn, x, y, and ones: (c, pieces, 6, PIECE).
+def _fill(rows: NDArray[np.float32], f: NDArray[np.float32]) -> None:
+    """Fill in the slices, their derivatives by size, turn, x, y, and ones.
 
-    Derivatives are rounded and held at 127; the same rows make H, so a step only loses a little of
-    its aim by that.
+    Derivatives are rounded; the same rows make H, so a step only loses a little of its aim by that.
+    None is beyond 127: central differences of bytes, and both together at the corners, are held.
     """
     count, side, _ = f.shape
     by_y, by_x = np.zeros_like(f), np.zeros_like(f)
@@ -234,12 +239,13 @@ def _rows(f: NDArray[np.float32]) -> NDArray[np.float32]:
     by_x[:, :, 1:-1] = (f[:, :, 2:] - f[:, :, :-2]) / 2
     away = (np.arange(side, dtype=np.float32) - (side - 1) / 2) / np.float32(side / 2)
     y, x = away[:, None], away[None, :]
-    pieces = -(-side * side // PIECE)
-    rows = np.zeros((count, 6, pieces * PIECE), np.float32)
     parts = (f, by_x * x + by_y * y, by_y * x - by_x * y, by_x, by_y, np.ones_like(f))
     for i, part in enumerate(parts):
-        rows[:, i, : side * side] = np.clip(np.rint(part), -127, 127).reshape(count, -1)
-    return np.ascontiguousarray(rows.reshape(count, 6, pieces, PIECE).transpose(0, 2, 1, 3))
+        np.clip(np.rint(part, out=part), -127, 127, out=part)
+        flat = part.reshape(count, -1)
+        if flat.shape[1] % PIECE:
+            flat = np.pad(flat, ((0, 0), (0, rows.shape[1] * PIECE - flat.shape[1])))
+        rows[:, :, i] = flat.reshape(count, -1, PIECE)
 
 
 def _inverted(h: Floats) -> Floats:

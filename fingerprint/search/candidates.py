@@ -171,13 +171,13 @@ def _free(stacks: Ints, slices: Ints, way: int) -> NDArray[np.int8]:
 def bytes_needed(settings: Settings, *, side: int, chunk: int) -> int:
     """Memory that one shard takes, from the settings alone.
 
-    Every candidate of its queries at `side` (of `mid`), at half of it, and its screen; the three
+    Every candidate of its queries at `side` (of `mid`), twice at half of it, and its screen; three
     images of those that are looked at closely; the chunk that is decoded.
     """
     pixels = side * side
     pairs = QUERIES * (settings.refine_64 + settings.keep_patients)
     close = QUERIES * settings.refine_128 + closely.AROUND * 2 * closely.REACH
-    held = pairs * (pixels + pixels // 4 + 1024) + 4 * close * pixels
+    held = pairs * (pixels + pixels // 2 + 1024) + 4 * close * pixels
     return held + 2 * chunk * pixels + 2**27  # derivatives, enlarged queries, poses of the grid
 
 

@@ -158,7 +158,7 @@ def _coarsely(
     asked, searched = refine.coarse_images(mids), refine.coarse_images(slices)
     out = []
     for i, rows in enumerate(pairs.rows()):
-        poses, r = refine.coarse(asked[i], searched[at[rows]], starts[rows], how.limits)
+        poses, r = refine.coarse(asked[i : i + 1], searched[at[rows]], starts[rows], how.limits)
         best = refine.best_of(r, how.keep)
         out.append((best + rows.start, poses[best]))
     return out

@@ -70,23 +70,29 @@ def highpass(images: NDArray[np.uint8]) -> NDArray[np.int8]:
     return _int8(away)
 
 
-def aligned_on(grey: NDArray[np.float32], most: int) -> NDArray[np.int8]:
-    """Return what poses are refined on: smoothed, local mean removed, over the local spread.
+def local_contrast(
+    grey: NDArray[np.float32], *, most: int, reach: float, smooth: float = 0.0
+) -> NDArray[np.int8]:
+    """Return what poses are refined on: less its local mean, over its local spread.
 
     Parameters
     ----------
     grey : float32, shape (n, h, h)
         Whole numbers 0 .. `most`.
+    reach : float
+        Sigma in pixels of what is local.
+    smooth : float
+        Sigma of a blur before all that: it widens the range of starts that are brought back.
 
     Returns
     -------
     int8, shape (n, h, h)
-        A local standard deviation is 32; contrast below some grey levels is not blown up to it.
+        A local standard deviation is 32; contrast below `FLOOR` is not blown up to it.
     """
-    side = grey.shape[-1]
-    smooth = blurred(grey, side / 64, most=most) * np.float32(255 / most)
-    away = np.rint(smooth - blurred(np.rint(smooth), side / 16, most=255))
-    spread = blurred(away * away, side / 16, most=255 * 255)
+    shown = blurred(grey, smooth, most=most) if smooth else grey
+    shown = shown * np.float32(255 / most)
+    away = np.rint(shown - blurred(np.rint(shown), reach, most=255))
+    spread = blurred(away * away, reach, most=255 * 255)
     return _int8(32 * away / np.sqrt(spread + np.float32(FLOOR * FLOOR)))
 
 

@@ -1,12 +1,15 @@
 """From a start on a coarse grid to the best pose of one query on many slices, and its exact r.
 
-    coarse   at half of the size of `mid` (64 px): all candidates, on local contrast
+    coarse   at half of the size of `mid` (64 px): all candidates, on local contrast, first with a
+             wide reach, then with a narrow one
     fine     at `mid` (128 px): the best of those, on the high-pass image; rounded to `LATTICE`
     r        of the query posed there, on each of `images.IMAGES`, from integers
 
-What aligns the pair is not only what scores it: on real slices local contrast finds the pose from
-further away (24 px at 512 from every start tried, high-pass 20 % fewer), high-pass tells the source
-from strangers best.
+Why two reaches, measured on 120 planted copies of real slices with starts a step of the grid away:
+the wide one alone brings all of them back, and their sources stand 8.9 standard deviations above
+the strangers (in z); the narrow one alone loses a seventh of them, and has 12.9; one after the
+other has 13.3 and loses none. Of copies of 40 % of a slice in a stranger it ranks 0.70 first
+against 0.54.
 """
 
 from __future__ import annotations
@@ -19,14 +22,24 @@ from numpy.typing import NDArray
 
 from fingerprint import warp
 from fingerprint.search.align import Floats, Limits, align
-from fingerprint.search.images import AT_ONCE, IMAGES, aligned_on, score_image
+from fingerprint.search.images import AT_ONCE, IMAGES, local_contrast, score_image
 
 VERSION = 1
-COARSE_STEPS = 4
-FINE_STEPS = 3
+WIDE_STEPS, NARROW_STEPS, FINE_STEPS = 2, 2, 3
 # a pose is stored in these units: angle, scale, shifts. A step moves a corner by a fifth of a pixel
 # of 512 at most, so a pose that two machines round differently in its last bit is stored the same
 LATTICE = np.array([1 / 64, 1 / 1024, 1 / 16, 1 / 16])
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """Images of slices or queries as they are aligned first: int8, (n, h / 2, h / 2) each."""
+
+    wide: NDArray[np.int8]
+    narrow: NDArray[np.int8]
+
+    def __getitem__(self, rows: Any) -> Coarse:
+        return Coarse(self.wide[rows], self.narrow[rows])
 
 
 @dataclass(frozen=True)
@@ -42,16 +55,20 @@ class Scored:
         return len(self.images[0])
 
 
-def coarse_images(mids: NDArray[np.uint8]) -> NDArray[np.int8]:
-    """Return what `coarse` aligns: local contrast at half the size, int8 (n, h / 2, h / 2)."""
+def coarse_images(mids: NDArray[np.uint8]) -> Coarse:
+    """Return what `coarse` aligns, from `mid` (n, h, h): local contrast at half the size."""
     n, side, _ = mids.shape
     if side % 2:
         raise ValueError(f"coarse_images: images need an even side, got {mids.shape}")
-    out = np.empty((n, side // 2, side // 2), np.int8)
+    half = side // 2
+    out = Coarse(np.empty((n, half, half), np.int8), np.empty((n, half, half), np.int8))
     for i in range(0, n, AT_ONCE):
         part = mids[i : i + AT_ONCE].astype(np.float32)
         pairs = part[:, ::2] + part[:, 1::2]  # sums of four pixels: not rounded
-        out[i : i + AT_ONCE] = aligned_on(pairs[:, :, ::2] + pairs[:, :, 1::2], most=4 * 255)
+        grey, most = pairs[:, :, ::2] + pairs[:, :, 1::2], 4 * 255
+        at = slice(i, i + AT_ONCE)
+        out.wide[at] = local_contrast(grey, most=most, reach=half / 16, smooth=half / 64)
+        out.narrow[at] = local_contrast(grey, most=most, reach=half / 32)
     return out
 
 
@@ -60,18 +77,23 @@ def scored_images(mids: NDArray[np.uint8]) -> Scored:
     return Scored(tuple(score_image(mids, name) for name in IMAGES))
 
 
-def coarse(
-    query: NDArray[np.int8], slices: NDArray[np.int8], starts: Floats, limits: Limits
-) -> tuple[Floats, Floats]:
-    """Align a query with candidates; `align` on images of `coarse_images`.
+def coarse(query: Coarse, slices: Coarse, starts: Floats, limits: Limits) -> tuple[Floats, Floats]:
+    """Align a query with all of its candidates.
+
+    Parameters
+    ----------
+    query : Coarse, 1 image
+    slices : Coarse, c images
+    starts : float64, shape (c, 5)
 
     Returns
     -------
     poses : float64, shape (c, 5)
     r : float64, shape (c,)
-        On those images: which candidates are worth a closer look.
+        On the narrow images: which candidates are worth a closer look.
     """
-    return align(query, slices, starts, steps=COARSE_STEPS, limits=limits)
+    near, _ = align(query.wide[0], slices.wide, starts, steps=WIDE_STEPS, limits=limits)
+    return align(query.narrow[0], slices.narrow, near, steps=NARROW_STEPS, limits=limits)
 
 
 def fine(

@@ -35,6 +35,7 @@ ROWS_BYTES = 64 * 2**20  # posed rows of one band
 MOST = 256  # queries of a band
 SHARD = 65_536  # slices of a tile: 24 MiB that are multiplied, 64 MiB as stored
 BLOCK = 4096  # slices whose r are held at a time
+ON_GPU_BYTES = 2**31  # of slices: five million
 
 
 def band_of(grid: Grid) -> int:
@@ -171,13 +172,9 @@ def search_tile(
     where = device.chosen()
     rows, norms = _rows(path, digest, where)
     tally = Tally(len(own), reference, own, where, start=start)
-    corpus = opened(reference.corpus, reference.digest)
-    squares = corpus.label("sum_of_squares_screen")
     last = start + len(reference.patients)
     for first in range(start, last, block):
-        end = min(first + block, last)
-        screen = torch.from_numpy(inside(corpus.read(first, end, "screen"))).to(where)
-        lengths = torch.from_numpy(np.sqrt(squares[first:end].astype(np.float64))).to(where)
+        screen, lengths = _slices(reference, first, min(first + block, last), where)
         tally.add(correlations(rows, norms, screen, lengths), first)
     values = tally.values()
     return values, {"pairs": int(values["histogram"].sum())}
@@ -207,6 +204,8 @@ def correlations(rows: Tensor, norms: Tensor, screen: Tensor, lengths: Tensor) -
 
 # the rows that were multiplied last: the tiles of a band come one after another
 _held: list[tuple[tuple[str, str], Tensor, Tensor]] = []
+# on a GPU the slices stay too: a million take 0.4 GB, and reading them takes longer than all else
+_there: dict[tuple[str, int, int], tuple[Tensor, Tensor]] = {}
 _holding = Lock()
 
 
@@ -223,10 +222,29 @@ def _rows(path: Path, digest: str, where: str) -> tuple[Tensor, Tensor]:
         return _held[0][1:]
 
 
+def _slices(reference: Reference, first: int, last: int, where: str) -> tuple[Tensor, Tensor]:
+    """Return the pixels of slices that are multiplied, int8 (s, 384), and their norms."""
+    key = (reference.digest, first, last)
+    with _holding:
+        if where != "cpu" and key in _there:
+            return _there[key]
+    corpus = opened(reference.corpus, reference.digest)
+    squares = corpus.label("sum_of_squares_screen")[first:last].astype(np.float64)
+    screen = torch.from_numpy(inside(corpus.read(first, last, "screen"))).to(where)
+    found = screen, torch.from_numpy(np.sqrt(squares)).to(where)
+    if where != "cpu":
+        with _holding:
+            if sum(kept.nbytes for kept, _ in _there.values()) + screen.nbytes > ON_GPU_BYTES:
+                _there.clear()
+            _there[key] = found
+    return found
+
+
 def forget() -> None:
-    """Let go of the rows that were multiplied last."""
+    """Let go of what was multiplied last."""
     with _holding:
         _held.clear()
+        _there.clear()
 
 
 def fold(

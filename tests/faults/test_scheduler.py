@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,12 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import audits
 import psutil
 import pytest
 import toy_shards as toys
+from distributed import Client
 
 from fingerprint import ledger
 from fingerprint.settings import Settings
@@ -116,3 +119,50 @@ def test_several_processes_behind_a_file_leave_what_the_loop_leaves(tmp_path, pl
         audits.run_audit(tmp_path / "sets", tmp_path / "spread", file, watch)
     assert len(killed) == 1
     assert audits.results(tmp_path / "spread") == audits.results(tmp_path / "serial")
+
+
+def test_shards_go_to_the_workers_that_declare_what_they_need(tmp_path, places):
+    """As `deploy/slurm.sh` starts them: some with a GPU, some without."""
+    shards = [toys.one(toys.look, i) for i in range(4)]
+    needing = [replace(shard, phase="search") for shard in shards]
+    local = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+    dask = str(Path(sys.executable).parent / "dask")
+    with started(tmp_path, "--no-nanny", "--nthreads", "1", "--resources", "GPU=1") as (_, file):
+        argv = [dask, "worker", *local, "--no-nanny", "--nthreads", "2", "--resources", "CPU=2"]
+        other = subprocess.Popen(
+            [*argv, "--scheduler-file", file],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=tmp_path,
+        )
+        try:
+            with Client(json.loads(Path(file).read_text())["address"]) as client:
+                client.wait_for_workers(2, timeout=30)
+            with cluster.executor(file, Settings()) as execute:
+                list(execute(tmp_path / "a", shards))
+                list(execute(tmp_path / "a", needing))
+        finally:
+            other.kill()
+            other.wait()
+    assert pids(tmp_path / "a", shards) == {str(other.pid)}
+    assert len(pids(tmp_path / "a", needing) - {str(other.pid)}) == 1
+
+
+def pids(folder: Path, shards: list[ledger.Shard]) -> set[str]:
+    """Return who did the shards."""
+    found = [ledger.read(ledger.path_of(folder, shard)) for shard in shards]
+    return {dict(zip(f["names"], f["values"], strict=True))["pid"] for f in found}
+
+
+def test_workers_of_another_version_are_refused_by_name(tmp_path, places, monkeypatch):
+    """They would not import what they are sent, and the command would wait for ever."""
+    old = tmp_path / "old" / "fingerprint-0.0.1.dist-info"
+    old.mkdir(parents=True)
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: fingerprint\nVersion: 0.0.1\n")
+    monkeypatch.setenv("PYTHONPATH", f"{old.parent}:{os.environ['PYTHONPATH']}")
+    with (
+        started(tmp_path, "--no-nanny") as (_, file),
+        pytest.raises(ValueError, match=r"tcp://127.* has fingerprint 0\.0\.1, here it is"),
+        cluster.executor(file, Settings()),
+    ):
+        pass

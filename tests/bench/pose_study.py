@@ -1,0 +1,426 @@
+"""Which image, which grid, how many are kept: planted copies of real slices, and who stands above.
+
+    python tests/bench/pose_study.py docs/pose.md
+
+Reads the real CT that FINGERPRINT_DATA names (its README says what that is). Every number of the
+page it writes comes from the run that wrote it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from pose_copies import (
+    BOOTSTRAPS,
+    PATIENTS,
+    SEED,
+    SLICES,
+    Change,
+    Copies,
+    Data,
+    Found,
+    copies_of,
+    found,
+    intervals,
+    load,
+    members,
+    scores_of,
+)
+
+from fingerprint.corpus.scan import sums
+from fingerprint.corpus.screen import PIXELS, SIDE, inside, screen_of
+from fingerprint.corpus.window import fit
+from fingerprint.search import pose, refine
+from fingerprint.search.align import Limits
+from fingerprint.search.candidates import MARGIN
+from fingerprint.search.correlate import correlate, queries_from, slices_from
+from fingerprint.search.images import IMAGES
+from fingerprint.search.pose import Grid, grid_of
+from fingerprint.settings import Settings
+from fingerprint.warp import points, sample
+
+PER_GROUP = 10  # copies in the main set; one per group at each level of a factor
+PER_GROUP_OF_CHOICES = 3
+KEPT = (32, 64, 128, 256, 512, 1024)
+COMMAND = "python tests/bench/pose_study.py docs/pose.md"
+MOVED = Change(15, 0.10, 40, 6, 1.4, whole=False)
+
+
+# -- scores, (q, s) each
+
+
+def raw_r(data: Data, copies: Copies) -> np.ndarray:
+    queries, slices = (
+        make(stack, *sums(stack))
+        for make, stack in ((queries_from, copies.pixels), (slices_from, data.pixels))
+    )
+    return np.concatenate(
+        [correlate(queries, slices[i : i + 256]).numpy() for i in range(0, len(slices), 256)], 1
+    )
+
+
+def screened(data: Data, mids: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return r of the screen, as the search computes it."""
+    screens = inside(screen_of(fit(data.pixels, SIDE, 0)[0]))
+    lengths = np.linalg.norm(screens.astype(float), axis=1)
+    out = []
+    for i in range(0, len(mids), 32):
+        rows = pose.posed(mids[i : i + 32], grid)
+        best = pose.best_over_poses(torch.from_numpy(rows), torch.from_numpy(screens)).numpy()
+        out.append(best / (pose.norms_of(rows)[:, None] * lengths))
+    return np.concatenate(out)
+
+
+def refined(data: Data, mids: np.ndarray, r: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return r of the primary image at 128 px, of the best slice of each group; others NaN."""
+    s = Settings()
+    limits = Limits(
+        s.angle_deg + MARGIN.angle_deg, s.scale + MARGIN.scale, s.shift_px + MARGIN.shift_px
+    )
+    small, scored = refine.coarse_images(data.mids), refine.scored_images(data.mids)
+    screens = inside(screen_of(fit(data.pixels, SIDE, 0)[0])).astype(np.float32)
+    out = np.full(r.shape, np.nan)
+    for i, mid in enumerate(mids):
+        best = np.array([np.flatnonzero(m)[r[i, m].argmax()] for m in members(data)])
+        rows = pose.posed(mid[None], grid)[0].astype(np.float32)  # integers below 2^24: exact
+        starts = grid.poses[(screens[best] @ rows.T).argmax(1)]
+        poses, _ = refine.coarse(refine.coarse_images(mid[None])[0], small[best], starts, limits)
+        _, fine = refine.fine(refine.scored_images(mid[None]), scored[best], poses, limits)
+        out[i, best] = fine[IMAGES.index(s.image)]
+    return out
+
+
+# -- other images than the one that is used: float32, not rounded
+
+
+@dataclass(frozen=True)
+class Image:
+    name: str
+    kind: str = "contrast"  # raw, highpass, contrast
+    side: int = 32
+    sigma: float = 2.0
+    floor: float = 3.0
+    most: float = np.inf
+    pixels: int = 0  # nearest the centre; 0: all
+
+
+IMAGES_TRIED = (
+    Image("raw, 32 px", "raw"),
+    Image("high-pass, 32 px, sigma 2", "highpass"),
+    Image("local contrast, 32 px, sigma 2, floor 3"),
+    Image("the same, floor 16", floor=16),
+    Image("sigma 1.5, floor 16", sigma=1.5, floor=16),
+    Image("the same, 448 pixels nearest the centre", sigma=1.5, floor=16, pixels=448),
+    Image("384 pixels", sigma=1.5, floor=16, pixels=384),
+    Image("384 pixels, held within 1.5 (**used**)", "contrast", 32, 1.5, 16, 1.5, 384),
+    Image("24 px, sigma 1.125, 216 pixels, held within 1.5", "contrast", 24, 1.125, 16, 1.5, 216),
+    Image("40 px, sigma 1.875, 600 pixels, held within 1.5", "contrast", 40, 1.875, 16, 1.5, 600),
+)
+
+
+def tried(data: Data, mids: np.ndarray, image: Image, grid: Grid) -> np.ndarray:
+    """Return r at the best pose on another image; the poses are those of the grid."""
+    slices = _unit(image, _reduced(image, data.mids.astype(np.float32), (0, 0)))
+    best = np.full((len(mids), len(slices)), -1.0, np.float32)
+    for mirrored, angle, scale in grid.views:
+        where = points((angle, scale, 0, 0, mirrored), 128, margin_px=MARGIN_PX)
+        canvas = sample(mids, *where).astype(np.float32)
+        for shift in grid.shifts:
+            rows = _unit(image, _reduced(image, canvas, shift))
+            np.maximum(best, rows @ slices.T, out=best)
+    return best.astype(float)
+
+
+MARGIN_PX = 16
+
+
+def _reduced(image: Image, mids: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
+    """Area means of a canvas moved by a shift; a canvas without margin is a slice."""
+    down, across = (_areas(image.side, mids.shape[1], s) for s in shift)
+    return down @ mids @ across.T
+
+
+def _areas(side: int, width: int, shift_px: float) -> np.ndarray:
+    size, margin = 128 / side, (width - 128) / 2
+    first = margin - shift_px / 4 + size * np.arange(side)[:, None]
+    at = np.arange(width)[None, :]
+    overlap = np.minimum(first + size, at + 1) - np.maximum(first, at)
+    return (np.maximum(overlap, 0) / size).astype(np.float32)
+
+
+def _unit(image: Image, x: np.ndarray) -> np.ndarray:
+    """Turn thumbs (n, side, side) into rows of norm 1 and mean 0."""
+    if image.kind != "raw":
+        window = ndimage.gaussian_filter1d(np.eye(image.side), image.sigma, mode="constant")
+        window = window.astype(np.float32)
+        mean = window @ x @ window.T
+        if image.kind == "contrast":
+            spread = window @ (x * x) @ window.T - mean * mean
+            x = (x - mean) / np.sqrt(np.maximum(spread, 0) + image.floor**2)
+            x = np.clip(x, -image.most, image.most)
+        else:
+            x = x - mean
+    away = np.arange(image.side) - (image.side - 1) / 2
+    order = np.argsort((away[:, None] ** 2 + away**2).ravel(), kind="stable")
+    rows = x.reshape(len(x), -1)[:, np.sort(order[: image.pixels or None])]
+    rows = rows - rows.mean(1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+
+# -- the page
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines)
+
+
+def count(x: float) -> str:
+    return f"{x:,.0f}" if x >= 10 else f"{x:.1f}" if x >= 0.05 else "0"
+
+
+def cells(f: Found) -> list[str]:
+    middle, high = np.percentile(f.above, [50, 90])
+    return [
+        f"{np.mean(f.rank == 1):.3f}", f"{np.mean(f.rank <= 10):.3f}", count(middle), count(high),
+    ]  # fmt: skip
+
+
+HEAD = ["source first", "in the top 10", "strangers above, median", "90 %"]
+FACTORS: dict[str, tuple[str, list[Change]]] = {
+    "angle": ("{0.angle_deg:g}°", [Change(angle_deg=v) for v in (0, 5, 10, 15, 20, 25)]),
+    "scale": ("{0.scale:.0%}", [Change(scale=v) for v in (0.05, 0.10, 0.15, 0.20)]),
+    "shift": ("{0.shift_px:g} px", [Change(shift_px=v) for v in (20, 40, 60)]),
+    "elastic": ("{0.elastic_px:g} px", [Change(elastic_px=v) for v in (6, 12, 24)]),
+    "gamma": ("{0.gamma:g} or its inverse", [Change(gamma=v) for v in (1.4, 2, 3)]),
+    "noise": ("SD {0.noise:g} grey levels", [Change(noise=v) for v in (10, 20, 40, 80)]),
+    "covered": ("{0.covered:.0%}", [Change(covered=v) for v in (0.25, 0.5, 0.75, 0.9)]),
+}
+GRIDS = (
+    (10.0, 0.10, 16.0), (5.0, 0.08, 16.0), (6.0, 0.07, 10.0), (6.0, 0.07, 8.0), (4.5, 0.07, 8.0),
+    (4.5, 0.05, 8.0), (3.0, 0.04, 8.0),
+)  # fmt: skip
+
+
+def factors(data: Data, grid: Grid) -> str:
+    rows = []
+    for name, (label, changes) in FACTORS.items():
+        for change in changes:
+            copies = copies_of(data, change, 1, SEED + len(rows))
+            raw = found(scores_of(data, copies, raw_r(data, copies)))
+            r = screened(data, copies.mids, grid)
+            close = found(scores_of(data, copies, refined(data, copies.mids, r, grid)))
+            f = found(scores_of(data, copies, r))
+            rows.append(
+                [f"{name} {label.format(change)}", f"{np.mean(raw.rank <= 10):.2f}", *cells(f),
+                 f"{f.within(1024):.2f}", f"{np.mean(close.rank == 1):.2f}",
+                 f"{np.mean(close.rank <= 10):.2f}", f"{close.within(32):.2f}"]
+            )  # fmt: skip
+            print(rows[-1], flush=True)
+    head = ["change", "raw r: top 10", *[f"screen: {h}" for h in HEAD], "within 1,024",
+            "refined: first", "top 10", "within 32"]  # fmt: skip
+    return table(head, rows)
+
+
+def grids(data: Data, copies: Copies) -> str:
+    rows = []
+    for steps in GRIDS:
+        names = ("angle_step_deg", "scale_step", "shift_step_px")
+        grid = grid_of(Settings(**dict(zip(names, steps, strict=True))))
+        f = found(scores_of(data, copies, screened(data, copies.mids, grid)))
+        used = " (**used**)" if grid == grid_of(Settings()) else ""
+        angle, scale, shift = steps
+        label = f"{angle:g}°, {scale:.0%}, {shift:g} px{used}"
+        cost = len(grid) * PIXELS / 512**2
+        rows.append([label, str(len(grid)), f"{cost:.2f}", *cells(f)])
+        print(rows[-1], flush=True)
+    return table(["largest steps", "poses", "products, of raw", *HEAD], rows)
+
+
+def choices(data: Data, copies: Copies, grid: Grid) -> str:
+    rows = []
+    for image in IMAGES_TRIED:
+        f = found(scores_of(data, copies, tried(data, copies.mids, image, grid)))
+        cost = len(grid) * (image.pixels or image.side**2) / 512**2
+        rows.append([image.name, f"{cost:.2f}", *cells(f)])
+        print(rows[-1], flush=True)
+    return table(["image", "products, of raw", *HEAD], rows)
+
+
+def kept(data: Data, copies: Copies, scores: dict[str, np.ndarray]) -> tuple[str, list[str]]:
+    """Recall against kept patients with intervals, and a line on each tail."""
+    columns, notes = [], []
+    for name, r in scores.items():
+        f = found(scores_of(data, copies, r))
+        low, high = intervals(scores_of(data, copies, r), lambda one: [one.within(k) for k in KEPT])
+        columns.append(
+            [f"{f.within(k):.3f} ({lo:.2f} to {hi:.2f})"
+             for k, lo, hi in zip(KEPT, low, high, strict=True)]
+        )  # fmt: skip
+        notes.append(
+            f"{name}: shape of the tail {f.shape:+.2f}; strangers above their source here, in "
+            f"shares of a corpus summed over copies: {f.counted:.3f} counted, {f.expected:.3f} "
+            "by the tail"
+        )
+        print(name, columns[-1], notes[-1], flush=True)
+    rows = [[str(k), *[column[i] for column in columns]] for i, k in enumerate(KEPT)]
+    return table(["patients kept", *scores], rows), notes
+
+
+@dataclass(frozen=True)
+class Cost:
+    raw_us: float
+    screen_us: float
+    ratio: float
+    posed_ms: float
+
+
+def cost(data: Data, grid: Grid) -> Cost:
+    """Time product and maximum for a query and a slice, on one thread, in turn with the raw one."""
+    queries = queries_from(data.pixels[:240], *sums(data.pixels[:240]))
+    slices = slices_from(data.pixels[:512], *sums(data.pixels[:512]))
+    rows = torch.from_numpy(pose.posed(data.mids[:24], grid))
+    screens = inside(screen_of(fit(data.pixels, SIDE, 0)[0]))
+    many = torch.from_numpy(np.tile(screens, (8, 1))[:4096].copy())
+    seconds = []
+    for _ in range(7):
+        start = time.process_time()
+        for i in range(0, 512, 256):
+            correlate(queries, slices[i : i + 256])
+        middle = time.process_time()
+        pose.best_over_poses(rows, many)
+        end = time.process_time()
+        seconds.append(((middle - start) / 240 / 512, (end - middle) / 24 / 4096))
+    start = time.process_time()
+    pose.posed(data.mids[:24], grid)
+    posed = (time.process_time() - start) / 24
+    raw, screen = (statistics.median(column) for column in zip(*seconds[1:], strict=True))
+    ratio = statistics.median(b / a for a, b in seconds[1:])
+    return Cost(1e6 * raw, 1e6 * screen, ratio, 1e3 * posed)
+
+
+PAGE = """# Finding a copy that moved
+
+Regenerated by `make pose-study` (`{command}`). Every number below comes from that run: seed {seed},
+{minutes:.0f} minutes on {machine}, one thread.
+
+**Data.** {slices} real axial slices of {groups} groups: {dicom} slices of {dicom_groups} patients
+(DICOM, -1000 to 1000 HU) and {pictures} 8-bit pictures of {picture_groups} groups of
+near-duplicates. A group (all series of a patient, or all near-duplicates) is never split: its
+slices are never strangers to each other. The pictures have no patient, so some strangers there may
+be the same person: what is said of strangers is rather too high.
+
+**Copies.** {copies} copies, {each} of slices of each group: elastic 6 px, then turned by up to 15°,
+resized by up to 10 %, shifted by up to 40 px in a random direction, gamma between 1/1.4 and 1.4,
+each drawn evenly (the shift evenly over the disc).
+
+**Strangers above.** A source is found if few strangers score higher. For each copy the Fisher z of
+slices of other groups of the same kind is centred and scaled, every group with one weight; a
+generalised Pareto tail is fitted to the highest hundredth of all of them together, and read at the
+source's z. Its shape is held at 0 or more: a tail with an end would promise what so few groups
+cannot show. The figure is for a corpus of {n:,} slices ({patients:,} patients). A patient counts
+once however many of its slices are above, so it is an upper bound for patients. For refined pairs
+only the best slice of each group has a score; the corpus then counts as {as_groups:,.0f} groups of
+{mean_slices:.1f} slices, as here. An extrapolation from {groups} groups to {patients:,} patients is
+what it is; intervals are those of {boots} draws of groups with replacement.
+
+## What is found
+
+{main}
+
+Within the best so many patients, of {n:,} slices, with 95 % intervals:
+
+{kept}
+
+{notes}
+
+## By what was done to the copy
+
+One change at a time, at its full strength, one copy of each group ({per_level} copies in a row).
+*Covered*: all but a rectangle of the copy shows a stranger. The search covers 15°, 10 % and 40 px:
+what is beyond is there to show where it ends.
+
+{factors}
+
+## Which image
+
+{chosen} copies as above, {poses} poses, float32. *Products, of raw*: multiply-adds for a query and
+a slice, of those of raw r at 512 px.
+
+{choices}
+
+The ring outside of the {pixels} pixels holds skin, arms and table: it costs as much as the rest and
+makes strangers alike, and a small error of angle or scale moves it most.
+
+## Which grid
+
+On the image that is used, int8 as in the search.
+
+{grids}
+
+## What it costs
+
+On one core, in one run: raw r at 512 px {cost.raw_us:.2f} µs for a query and a slice, the screen
+with its maximum over {poses} poses {cost.screen_us:.2f} µs, {cost.ratio:.1f} times as much. A
+million slices take {million:.1f} s of a core for each query. Moving a query over the grid takes
+{cost.posed_ms:.0f} ms, once.
+"""
+
+
+def main(out: Path) -> None:
+    torch.set_num_threads(1)
+    start = time.time()
+    data = load(Path(os.environ["FINGERPRINT_DATA"]))
+    grid = grid_of(Settings())
+    price = cost(data, grid)
+    print(f"{len(data.group)} slices, {data.groups} groups, {len(grid)} poses", price, flush=True)
+    few = copies_of(data, MOVED, PER_GROUP_OF_CHOICES, SEED + 2_000_000)
+    images_text, grids_text = choices(data, few, grid), grids(data, few)
+    copies = copies_of(data, MOVED, PER_GROUP, SEED + 1_000_000)
+    raw, screen = raw_r(data, copies), screened(data, copies.mids, grid)
+    close = refined(data, copies.mids, screen, grid)
+    scores = {"raw r, 512 px": raw, "screen": screen, "refined, 128 px": close}
+    rows = [[name, *cells(found(scores_of(data, copies, r)))] for name, r in scores.items()]
+    corner = copies_of(data, replace(MOVED, whole=True), 2, SEED + 3_000_000)
+    r = screened(data, corner.mids, grid)
+    label = f"screen, {len(r)} copies changed by the whole of each"
+    rows.append([label, *cells(found(scores_of(data, corner, r)))])
+    kept_text, notes = kept(data, copies, scores)
+    dicom = data.kind == 0
+    out.write_text(
+        PAGE.format(
+            command=COMMAND, seed=SEED, machine=f"{os.cpu_count()} cores ({platform.machine()})",
+            slices=len(data.group), groups=data.groups, dicom=int(dicom.sum()),
+            dicom_groups=len(set(data.group[dicom])), pictures=int((~dicom).sum()),
+            picture_groups=len(set(data.group[~dicom])), copies=len(copies.source),
+            each=PER_GROUP, n=SLICES, patients=PATIENTS, boots=BOOTSTRAPS,
+            as_groups=SLICES * data.groups / len(data.group),
+            mean_slices=len(data.group) / data.groups,
+            main=table(["score", *HEAD], rows), kept=kept_text,
+            notes="\n".join(f"- {note}." for note in notes),
+            per_level=data.groups, factors=factors(data, grid), chosen=len(few.source),
+            poses=len(grid), choices=images_text, pixels=PIXELS, grids=grids_text, cost=price,
+            million=price.screen_us, minutes=(time.time() - start) / 60,
+        ),
+        encoding="utf-8",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
