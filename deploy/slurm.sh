@@ -54,11 +54,13 @@ certify() {
   done
 }
 
-# As flows/cluster.py has it for its own workers: one thread for every library, no pixels on the
-# disk, no pause that nothing would end, and a shard that kills two workers is a suspect.
+# As flows/workers.py has it for its own workers: one thread for every library, memory that is kept
+# for the next array, no pixels on the disk, no pause that nothing would end, and a shard that kills
+# two workers is a suspect.
 quieten() {
   export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
   export ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1 ZARR_THREADING__MAX_WORKERS=1 ZARR_ASYNC__CONCURRENCY=1
+  export MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_MMAP_THRESHOLD_=33554432
   export DASK_DISTRIBUTED__WORKER__MEMORY__TARGET=False DASK_DISTRIBUTED__WORKER__MEMORY__SPILL=False
   export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE=1.0
   export DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=1

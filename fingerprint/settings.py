@@ -88,13 +88,13 @@ class Settings(BaseSettings):
     )
     mirror: bool = Field(False, description="search mirrored copies too")
     angle_deg: Annotated[float, Field(ge=0, le=45)] = Field(15.0, description="largest turn")
-    angle_step_deg: Annotated[float, Field(gt=0)] = 5.0
+    angle_step_deg: Annotated[float, Field(gt=0)] = 6.0
     scale: Annotated[float, Field(ge=0, lt=0.5)] = Field(0.10, description="largest change of size")
-    scale_step: Annotated[float, Field(gt=0)] = 0.08
+    scale_step: Annotated[float, Field(gt=0)] = 0.07
     shift_px: Annotated[float, Field(ge=0, le=128)] = Field(
         40.0, description="largest shift, in pixels of a 512 x 512 image"
     )
-    shift_step_px: Annotated[float, Field(gt=0)] = 16.0
+    shift_step_px: Annotated[float, Field(gt=0)] = 8.0
     refine_64: Positive = Field(1024, description="patients whose pose is refined at 64 px")
     refine_128: Positive = Field(256, description="patients whose pose is refined at 128 px")
 

@@ -174,10 +174,17 @@ def sample(
     top, left = np.floor(y), np.floor(x)
     v, u = y - top, x - left
     at = top.astype(np.intp) * width + left.astype(np.intp)
-    upper = flat[:, at] * (1 - u) + flat[:, at + 1] * u
-    lower = flat[:, at + width] * (1 - u) + flat[:, at + width + 1] * u
-    values: NDArray[np.float64] = upper * (1 - v) + lower * v
-    return values
+    one_u, one_v = 1 - u, 1 - v
+    out = np.empty((len(images), *y.shape))
+    for shown, values in zip(out, flat, strict=True):
+        upper = values.take(at) * one_u
+        upper += values.take(at + 1) * u
+        lower = values.take(at + width) * one_u
+        lower += values.take(at + width + 1) * u
+        upper *= one_v
+        lower *= v
+        np.add(upper, lower, out=shown)
+    return out
 
 
 def _turn(angle_deg: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

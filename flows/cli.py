@@ -107,10 +107,10 @@ def ingest(
         participant_from=participant_from,
     )
     if dry_run:
-        from flows import forecast
+        from flows import forecast, words
 
         told = forecast.of_ingest(sources, _load(settings, knobs), cluster)
-        _print(told if as_json else forecast.readable(told), as_json)
+        _print(told if as_json else words.readable(told), as_json)
         return DONE
     request = {
         "sources": sources,
@@ -180,12 +180,12 @@ def audit(
         range=value_range,
         participant_from=participant_from,
     )
-    from flows import forecast
+    from flows import forecast, words
 
     if dry_run:
         known = _load(settings, knobs)
         plan = forecast.of_audit(real, generated, controls, known, cluster=cluster)
-        _print(plan if as_json else forecast.readable(plan), as_json)
+        _print(plan if as_json else words.readable(plan), as_json)
         return DONE
     forecast.refuse_numbers(real, generated, controls)
     request = {

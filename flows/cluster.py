@@ -23,7 +23,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -31,7 +30,6 @@ from importlib import import_module
 from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,31 +40,16 @@ from distributed.comm import CommClosedError
 from fingerprint import ledger
 from fingerprint.ledger import Execute, Incomplete, Receipt, Shard
 from fingerprint.settings import Settings
-from flows import state
+from flows import poison, state, workers
 from flows.places import cores, lanes
 
 log = logging.getLogger(__name__)
 
-ALLOWED_FAILURES = 1  # the second worker that dies makes a shard suspect
 MAX_FAILED = 8  # shards that may raise before no more are started: a full disk, say
 CLOSE_S = 10.0  # a cluster that takes longer to close is killed
 JOIN_S = 60  # a scheduler without any worker for so long is an error
 GONE = "the cluster went away; run the command again"
-POISON = "poison.json"
 GPU_PHASES = ("search", "screen")  # `Phase.needs_gpu`; the phases themselves load all that they use
-
-THREADS = {
-    # ITK takes all cores until its own variable is set before the process starts
-    name: "1"
-    for name in (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
-        "ZARR_THREADING__MAX_WORKERS",
-        "ZARR_ASYNC__CONCURRENCY",
-    )
-}
 
 
 def executor(spec: str, settings: Settings) -> AbstractContextManager[Execute]:
@@ -135,10 +118,10 @@ def _own(make: Any, settings: Settings, **options: Any) -> Iterator[Execute]:
     # it complains about folders that are wiped before the interpreter ends
     logging.getLogger("distributed.diskutils").setLevel(logging.CRITICAL)
     with (
-        _environment_kept(),
+        workers.environment_kept(),
         state.scratch() as folder,
-        dask.config.set(_config(folder)),
-        _main_hidden(),
+        dask.config.set(workers.config(folder)),
+        workers.main_hidden(),
     ):
         cluster = make(
             threads_per_worker=1,
@@ -234,7 +217,7 @@ def _refuse_other_versions(client: Client, spec: str) -> None:
 
 def _sender(client: Client) -> Execute:
     def execute(folder: Path, shards: Sequence[Shard]) -> Iterator[Receipt]:
-        _forgive(folder, {shard.key for shard in shards})
+        poison.forgive(folder, {shard.key for shard in shards})
         try:
             yield from _send(client, folder.resolve(), shards)
         except CommClosedError as error:
@@ -250,7 +233,7 @@ def _send(client: Client, folder: Path, shards: Sequence[Shard]) -> Iterator[Rec
     for suspect in suspects:
         for shard in (yield from _round(client, folder, [suspect], failed)):
             log.error("%s: shard %s kills its workers, left out", shard.phase, shard.key[:12])
-            _quarantine(folder, shard)
+            poison.quarantine(folder, shard)
     if failed:
         raise failed[0]
 
@@ -307,80 +290,6 @@ def _error_of(future: Any) -> BaseException | None:
     if future.status in ("cancelled", "lost"):
         return Incomplete(GONE)
     return None if future.status == "finished" else future.exception()
-
-
-def poisoned(folder: Path) -> dict[str, dict[str, str]]:
-    """Return the shards that a ledger's last run left out: key -> phase and reason."""
-    path = folder / POISON
-    return dict(json.loads(path.read_text())) if path.exists() else {}
-
-
-def _quarantine(folder: Path, shard: Shard) -> None:
-    why = {"phase": shard.phase, "reason": "every worker that tried it died (out of memory?)"}
-    _write_poison(folder, poisoned(folder) | {shard.key: why})
-
-
-def _forgive(folder: Path, keys: set[str]) -> None:
-    """Take the shards that are about to be tried again off the list."""
-    known = poisoned(folder)
-    rest = {key: why for key, why in known.items() if key not in keys}
-    if rest != known:
-        _write_poison(folder, rest)
-
-
-def _write_poison(folder: Path, shards: dict[str, dict[str, str]]) -> None:
-    if not shards:
-        (folder / POISON).unlink(missing_ok=True)
-        return
-    with ledger.replacing(folder / POISON) as out:
-        out.write(json.dumps(shards, indent=1, sort_keys=True).encode())
-
-
-def _config(scratch: Path) -> dict[str, Any]:
-    """Return the settings of Dask that keep pixels off the disk and everything on loopback."""
-    environ = THREADS | {
-        "TMPDIR": str(scratch),
-        # otherwise a failed task prints its arguments, which hold paths
-        "DASK_LOGGING__DISTRIBUTED": "critical",
-    }
-    return {
-        "temporary-directory": str(scratch),
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        # without spill nothing frees the memory of a paused worker: it would wait for ever
-        "distributed.worker.memory.pause": False,
-        # memory_gib is what a worker may use: what was projected to fit is not killed below it
-        "distributed.worker.memory.terminate": 1.0,
-        "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-        "distributed.comm.require-encryption": False,
-        **{f"distributed.nanny.pre-spawn-environ.{name}": v for name, v in environ.items()},
-    }
-
-
-@contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Undo what nannies write into the environment of their parent before they spawn."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-@contextmanager
-def _main_hidden() -> Iterator[None]:
-    """Show the workers an empty ``__main__``.
-
-    A spawned process imports the main module of its parent again: under Prefect that is Prefect's
-    engine, and in a script without a guard it is the whole script.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def _cuda_cluster() -> tuple[Any, int]:

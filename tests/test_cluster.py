@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ from distributed import LocalCluster, Status
 from fingerprint import ledger
 from fingerprint.phases import AUDIT, INGEST
 from fingerprint.settings import Settings
-from flows import cluster, places, state
+from flows import cluster, places, poison, state
 
 SETTINGS = Settings(workers=2, memory_gib=1)
 
@@ -135,7 +136,7 @@ def test_poison_is_forgiven_when_it_is_tried_again(local, tmp_path):
     shard = toys.one(toys.square_of, 3)
     (tmp_path / "poison.json").write_text(json.dumps({shard.key: {"phase": "x", "reason": "y"}}))
     list(local(tmp_path, [shard]))
-    assert cluster.poisoned(tmp_path) == {}
+    assert poison.poisoned(tmp_path) == {}
 
 
 @pytest.mark.parametrize("where", ["threads", "local"])
@@ -325,6 +326,22 @@ def test_what_needs_no_gpu_is_done_by_cores_that_see_none(monkeypatch, tmp_path)
         assert len(workers()) == before + 1
     assert asked == []
     assert ledger.read(ledger.path_of(tmp_path, shard))["seen"].tolist() == [""]
+
+
+def churned(i: int):
+    """Make and drop arrays of 1 MiB; tell the page faults of each."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for k in range(200):
+        np.full(2**20, k, np.uint8)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return {"faults": np.array([(after - before) / 200])}, {}
+
+
+def test_workers_keep_memory_for_the_next_array(local, tmp_path):
+    """As Dask starts them, each array would be 257 page faults: more time than is computed."""
+    shard = toys.one(churned, 0)
+    list(local(tmp_path, [shard]))
+    assert ledger.read(ledger.path_of(tmp_path, shard))["faults"][0] < 10
 
 
 def test_phases_that_need_a_gpu_are_those_that_say_so():

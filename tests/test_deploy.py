@@ -21,7 +21,7 @@ from distributed import Client
 from distributed.security import Security
 
 from fingerprint import settings
-from flows import cluster
+from flows import workers
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 SLURM = DEPLOY / "slurm.sh"
@@ -119,11 +119,11 @@ def test_script_refuses_to_run_outside_a_job(tmp_path):
 
 
 def test_script_gives_workers_elsewhere_what_ours_get(tmp_path):
-    """`flows/cluster.py` sets these for its own clusters; others have them from the script."""
+    """`flows/workers.py` sets these for its own clusters; others have them from the script."""
     text = SLURM.read_text()
-    for name, value in cluster.THREADS.items():
+    for name, value in (workers.THREADS | workers.ALLOCATOR).items():
         assert f"{name}={value}" in text
-    for key, value in cluster._config(tmp_path).items():
+    for key, value in workers.config(tmp_path).items():
         if key.startswith(("distributed.worker.", "distributed.scheduler.")):
             variable = "DASK_" + key.upper().replace(".", "__").replace("-", "_")
             assert f"{variable}={value}" in text, key

@@ -19,7 +19,7 @@ from fingerprint.corpus import store
 from fingerprint.corpus.screen import PIXELS
 from fingerprint.search import blocks, itself, raw, tiling
 from fingerprint.settings import Settings
-from flows import chain, cli, costs, forecast
+from flows import chain, cli, costs, forecast, words
 
 SMALL = Settings(size_px=64, workers=2, controls=4, shard_slices=8, band_queries=3, pose=False)
 
@@ -275,7 +275,7 @@ def test_people_read_a_line_for_each_phase(capsys, tmp_path):
     ("seconds", "said"), [(0.2, "under 1 s"), (90, "90 s"), (600, "10 min"), (10**6, "11.6 days")]
 )
 def test_durations_are_said_in_the_unit_that_fits(seconds, said):
-    assert forecast._duration(seconds) == said
+    assert words._duration(seconds) == said
 
 
 def test_the_run_itself_takes_no_number(tmp_path):
