@@ -79,6 +79,11 @@ class AuditJob:
         """Whether a corpus is audited against itself."""
         return self.corpora["real"].digest == self.corpora["generated"].digest
 
+    @property
+    def searches_poses(self) -> bool:
+        """Whether this run looks at other poses than the stored one."""
+        return self.settings.pose and not self.itself
+
     @cached_property
     def against(self) -> list[Against]:
         """Who is compared with whom; not for a corpus against itself."""
@@ -120,8 +125,19 @@ def audit_job(
     ledger.Damaged
         A corpus or ``run.json`` is not what was written.
     """
-    job = AuditJob(Path(out), Path(real), Path(generated), controls and Path(controls), settings)
+    # whole paths: a worker may have been started in another folder
+    job = AuditJob(
+        Path(out).resolve(),
+        Path(real).resolve(),
+        Path(generated).resolve(),
+        controls and Path(controls).resolve(),
+        settings,
+    )
     _comparable(job.corpora)
+    if job.itself and (job.controls or settings.sample or settings.keep_matrix):
+        raise ValueError(
+            "audit: a corpus against itself takes no --controls, --sample or --keep-matrix"
+        )
     fresh = _document(job)
     job.out.mkdir(parents=True, exist_ok=True)
     os.chmod(job.out, 0o700)

@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -229,10 +230,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file that becomes `path` on success: fsync, rename, fsync the folder.
 
     A crash at any moment leaves the old file or the new one, never a part of either; the temporary
-    name holds the process id, so that two writers of one shard cannot mix their bytes.
+    name holds the machine and the process, so that two writers of one shard cannot mix their bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    wip = path.with_name(f"{path.name}.{os.getpid()}.wip")
+    wip = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.wip")
     try:
         # for its owner alone, also on a worker with another umask: values are made of patients
         handle = os.open(wip, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -279,10 +279,10 @@ def _round(
 def _able(client: Client, kind: str) -> tuple[int, dict[str, int] | None]:
     """Count the threads that may do shards of a kind, and say what a shard asks of its worker."""
     # not `client.scheduler_info`: that waits for a minute for a scheduler that is gone
-    workers = client.sync(client.scheduler.identity, n_workers=-1)["workers"].values()
-    declared = [worker for worker in workers if kind in worker["resources"]]
+    known = client.sync(client.scheduler.identity, n_workers=-1)["workers"].values()
+    declared = [worker for worker in known if kind in worker["resources"]]
     asked = {kind: 1} if declared else None
-    return sum(worker["nthreads"] for worker in declared or workers), asked
+    return sum(worker["nthreads"] for worker in declared or known), asked
 
 
 def _error_of(future: Any) -> BaseException | None:

@@ -69,7 +69,7 @@ CPU = Rates(
     raw=4.0e11,
     finish=4e7,
     screen=3.9e11,
-    moved=5.5e3,
+    moved=1.0e5,
     aligned=8e6,
     overlapped=False,
 )

@@ -18,6 +18,7 @@ def poisoned(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def quarantine(folder: Path, shard: Shard) -> None:
+    """Put a shard on the list."""
     why = {"phase": shard.phase, "reason": "every worker that tried it died (out of memory?)"}
     _write(folder, poisoned(folder) | {shard.key: why})
 

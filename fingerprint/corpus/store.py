@@ -206,10 +206,15 @@ class Corpus:
                     "needs; ingest its files again with --replace"
                 )
 
-    def label(self, name: str) -> NDArray[Any]:
-        """Return one label of every slice, shape (n,): a shard that needs two reads two."""
+    def label(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
+        """Return one label of every slice, or of some `rows`; only their chunks are read."""
         self.require(name)
-        return self._columns("", {name: LABELS[name]})[name]
+        first, last, _ = rows.indices(self.n)
+        for k in range(first // ROWS, -(-last // ROWS)):
+            self.stored(f"{name}/c/{k}")
+        self.stored(f"{name}/{POINTER}")
+        array = zarr.open_array(self.path / name, mode="r")
+        return _column(array[first:last], LABELS[name])
 
     @cached_property
     def slices(self) -> pd.DataFrame:
@@ -229,7 +234,7 @@ class Corpus:
             if any(name.startswith(f"{folder}{column}/") for column in columns):
                 self.stored(name)
         group = zarr.open_group(self.path / folder, mode="r", use_consolidated=False)
-        return {name: _column(group[name], kind) for name, kind in columns.items()}
+        return {name: _column(np.asarray(group[name]), kind) for name, kind in columns.items()}
 
     def side(self, array: str) -> int:
         """Side of a slice in one of `PIXELS`."""
@@ -296,7 +301,7 @@ class Corpus:
 
 
 def _column(array: Any, kind: str) -> NDArray[Any]:
-    values = np.asarray(array[:])
+    values = np.asarray(array)
     return values.astype(object) if kind == "str" else values
 
 

@@ -99,13 +99,13 @@ class Search:
         matrix = self.matrices.get(block.against)
         if matrix is not None and rows.of_set(matrix, block.query_set).any():
             return ""
+        if self.itself:
+            return SAME_SET if block.against == "generated" else ITSELF
         if self.real is None:
             return UNFINISHED
         if block.against == "real":
             return NO_CONTROLS
         if block.against == "generated":
-            if self.itself:
-                return SAME_SET
             return UNFINISHED if rows.of_set(self.real, "generated").sum() > 1 else NO_NEIGHBOUR
         return UNFINISHED if self.controls_given else NO_HELD_OUT
 
@@ -164,10 +164,11 @@ def poses(search: Search) -> Findings:
     grid = search.run.get("grid") or {}
     out = entry("pose.poses", grid.get("poses"), "not recorded")
     for name, values in GRID.items():
-        steps = [float(v) for v in grid.get(values) or []]
-        ends = [min(steps), max(steps)] if steps else None
+        # steps are the centres of cells, and the cells cover the range of the settings
+        reach, middle = settings.get(name), 1.0 if name == "scale" else 0.0
+        ends = None if reach is None else [middle - float(reach), middle + float(reach)]
         out |= entry(f"pose.{name}", ends, "not recorded")
-        out |= entry(f"pose.{name}.steps", len(steps) or None, "not recorded")
+        out |= entry(f"pose.{name}.steps", len(grid.get(values) or []) or None, "not recorded")
     mirrored = 1 in grid["mirrors"] if "mirrors" in grid else None
     out |= entry("pose.mirrored", mirrored, "not recorded")
     out |= entry("pose.image", settings.get("image", matrix.attrs.get("image")), "not recorded")

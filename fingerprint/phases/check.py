@@ -23,6 +23,8 @@ def finish(job: AuditJob, values: Iterator[Values]) -> None:
     if not job.itself:
         _refuse_leaks(job)
     for role, corpus in job.corpora.items():
+        if job.searches_poses:
+            corpus.require("screen", "sum_of_squares_screen")
         if blocks.is_constant(corpus).all():
             raise ValueError(f"{role}: every image has one grey level; nothing can be compared")
     few = _sample(generated, SAMPLE)

@@ -10,14 +10,13 @@ Each stage writes its rows of ``correlation.zarr``; a corpus against itself has 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 from fingerprint.job import AuditJob
 from fingerprint.ledger import Shard, Values
 from fingerprint.search import candidates, correlation, itself, matrix, pose, raw, screen, tile
 from fingerprint.search.pose import Grid
-
-STAGES = ("raw", "screen", "pose")
 
 
 def plan_raw(job: AuditJob) -> list[Shard]:
@@ -43,17 +42,15 @@ def finish_raw(job: AuditJob, values: Iterator[Values]) -> None:
         itself.save(path, job.reference, values, s)
         return
     cut = {"band": raw.band_for(job.against, s), "shard": s.shard_slices}
-    correlation.create(path, job.against, stages=STAGES if s.pose else STAGES[:1], image=s.image)
+    correlation.create(
+        path, job.against, stages=correlation.STAGES if s.pose else ("raw",), image=s.image
+    )
+    shutil.rmtree(job.out / "matrix.zarr.wip", ignore_errors=True)  # of a run that was killed
     if s.keep_matrix:
         values = matrix.keep(job.out / "matrix.zarr", job.against, values, **cut)
     for against in job.against:
         correlation.write_stage(path, against.name, "raw", tile.fold(against, values, **cut))
     raw.forget()
-
-
-def searches_poses(job: AuditJob) -> bool:
-    """Whether this run looks at other poses than the stored one."""
-    return job.settings.pose and not job.itself
 
 
 def _grid(job: AuditJob) -> Grid:
@@ -62,25 +59,25 @@ def _grid(job: AuditJob) -> Grid:
 
 def plan_poses(job: AuditJob) -> list[Shard]:
     """Turn, resize and shift every query once, whatever it is compared with."""
-    return screen.plan_poses(job.against, _grid(job)) if searches_poses(job) else []
+    return screen.plan_poses(job.against, _grid(job)) if job.searches_poses else []
 
 
 def finish_poses(job: AuditJob, values: Iterator[Values]) -> None:
     """Leave the rows where they are, in the shards under their digests; note the grid."""
     del values
-    if searches_poses(job):
+    if job.searches_poses:
         grid = _grid(job)
-        job.update(grid=grid.as_json() | {"poses": len(grid)})
+        job.update(grid=grid.as_json())
 
 
 def plan_screen(job: AuditJob) -> list[Shard]:
     """Cut the search over poses into shards."""
-    return screen.plan_screen(job.against, job.ledger, _grid(job)) if searches_poses(job) else []
+    return screen.plan_screen(job.against, job.ledger, _grid(job)) if job.searches_poses else []
 
 
 def finish_screen(job: AuditJob, values: Iterator[Values]) -> None:
     """Fold the tiles of the screen into the matrix."""
-    if not searches_poses(job):
+    if not job.searches_poses:
         return
     path = job.out / "correlation.zarr"
     for against in job.against:
@@ -91,7 +88,7 @@ def finish_screen(job: AuditJob, values: Iterator[Values]) -> None:
 
 def plan_refine(job: AuditJob) -> list[Shard]:
     """Choose the candidates of every query, a few queries to a shard."""
-    if not searches_poses(job):
+    if not job.searches_poses:
         return []
     path = job.out / "correlation.zarr"
     return candidates.plan(job.against, path, _grid(job), job.settings)
@@ -99,7 +96,7 @@ def plan_refine(job: AuditJob) -> list[Shard]:
 
 def finish_refine(job: AuditJob, values: Iterator[Values]) -> None:
     """Write best pose and r of every refined pair."""
-    if not searches_poses(job):
+    if not job.searches_poses:
         return
     path = job.out / "correlation.zarr"
     for against in job.against:

@@ -71,9 +71,9 @@ def _poses(page: Page) -> list[list[Any]]:
     v = page.value
     return [
         ["Every pose, 32 px", [
-            "Every image at ", v("pose.poses"), " poses against every slice, 32 x 32, local "
-            "contrast normalised (sigma 2 px), 8 bits: ", v("pose.pairs_screened.generated"),
-            " generated pairs, each at its best pose.",
+            "Every image at ", v("pose.poses"), " poses against every slice, 32 x 32 (the 384 "
+            "pixels in the middle), local contrast normalised (sigma 1.5 px), 8 bits: ",
+            v("pose.pairs_screened.generated"), " generated pairs, each at its best pose.",
         ]],
         ["Closer, 64 and 128 px", [
             f"The best {page.person}s of each image, by pose and as stored, between the steps of "

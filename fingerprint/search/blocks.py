@@ -150,11 +150,10 @@ def digests_of(sets: Sequence[QuerySet]) -> list[str]:
 
 def is_constant(corpus: Corpus) -> NDArray[np.bool_]:
     """Return which slices have one grey level only: they correlate with nothing."""
-    total = corpus.label("sum").astype(object)  # Python integers: no overflow at any size
-    constant: NDArray[np.bool_] = (
-        corpus.size_px**2 * corpus.label("sum_of_squares").astype(object) == total * total
-    ).astype(bool)
-    return constant
+    # below 2^63: 2^18 pixels, sums below 2^26
+    total, squares = corpus.label("sum"), corpus.label("sum_of_squares")
+    same: NDArray[np.bool_] = corpus.size_px**2 * squares == total * total
+    return same
 
 
 def constant(sets: Sequence[QuerySet]) -> int:

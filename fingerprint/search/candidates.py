@@ -21,8 +21,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from fingerprint import ledger
+from fingerprint.corpus import store
 from fingerprint.ledger import Values
-from fingerprint.search import closely, correlation, images, refine
+from fingerprint.search import closely, correlation, images, pose, refine
 from fingerprint.search.align import Limits
 from fingerprint.search.best import BINS
 from fingerprint.search.closely import How, Pairs
@@ -83,13 +84,13 @@ def _plan(against: Against, path: Path, how: How, settings: Settings) -> Iterato
 def _shard(queries: QuerySet, reference: Reference, pairs: Pairs, how: How) -> ledger.Shard:
     depends = {
         "queries": [queries.digest, queries.indices.tolist(), queries.native_px],
-        "own": queries.own.tolist(),
         "slices": reference.digest,
         "pairs": _digest(pairs),
         "grid": how.grid.as_json(),
         "limits": [how.limits.angle_deg, how.limits.scale, how.limits.shift_px],
         "keep": how.keep,
-        "versions": [refine.VERSION, images.VERSION],
+        "made": store.DERIVED,
+        "versions": [pose.VERSION, refine.VERSION, images.VERSION],
     }
     return ledger.shard(
         "refine",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fingerprint.corpus import store
 from fingerprint.corpus.screen import inside
 from fingerprint.ledger import Counts, Values
-from fingerprint.search import pose, refine
+from fingerprint.search import pose, raw, refine, screen
 from fingerprint.search.align import Floats, Limits
 from fingerprint.search.images import IMAGES
 from fingerprint.search.pose import Grid
@@ -109,6 +109,8 @@ def refine_pairs(
         ``slice``, ``patient`` int64 (n,), ``pose`` float64 (n, 5), ``r`` float64 (3, n).
     """
     torch.set_num_threads(1)  # shards run side by side
+    raw.forget()
+    screen.forget()
     searched, mids = opened(corpus, digest), mids_of(queries)
     wanted, at = np.unique(pairs.slices.astype(np.int64), return_inverse=True)
     slices = searched.at(wanted, "mid")

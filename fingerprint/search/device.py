@@ -125,8 +125,9 @@ def _blocks(
 
 
 def _sums(corpus: store.Corpus, first: int, last: int, device: str) -> tuple[Tensor, Tensor]:
-    total = torch.from_numpy(corpus.label("sum")[first:last])
-    squares = torch.from_numpy(corpus.label("sum_of_squares")[first:last])
+    rows = slice(first, last)
+    total = torch.from_numpy(corpus.label("sum", rows))
+    squares = torch.from_numpy(corpus.label("sum_of_squares", rows))
     if device != "cpu":
         total, squares = shifted_sums(total, squares, corpus.side("pixels") ** 2)
     return total.to(device), squares.to(device)

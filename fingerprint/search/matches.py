@@ -3,14 +3,14 @@
 The columns are stable (people script against them); those whose step was not run are null, never
 absent. Identical images (r = 1) come first and are all listed, however many: they are findings
 whatever a pose search says. Then the patients whose pose was refined, by r of the primary image at
-best pose; then the others, by raw r. A tie goes to the lower slice.
+best pose; then the others, by raw r. A tie goes to the higher raw r, then to the lower slice.
 
 Queries are read, listed and written a band at a time: each band is one row group of the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +110,16 @@ def bands(
     if keep < 1:
         raise ValueError(f"bands: keep must be positive, got {keep}")
     first = 0
+    of = {name: real.label(name) for name in ("digest", "scan")}
     for band in rows.bands(correlation, max(1, AT_ONCE // keep)):
         n = band.sizes["query"]
-        yield _listed(band, query_digests[first : first + n], real, keep)
+        yield _listed(band, query_digests[first : first + n], of, keep)
         first += n
 
 
-def _listed(band: xr.Dataset, digests: Sequence[str], real: Corpus, keep: int) -> pd.DataFrame:
+def _listed(
+    band: xr.Dataset, digests: Sequence[str], of: Mapping[str, NDArray[Any]], keep: int
+) -> pd.DataFrame:
     """List the matches of one band."""
     cell = band.sel(stage="raw", slices="all")
     r, at = cell["r"].to_numpy(), cell["slice"].to_numpy()
@@ -137,9 +140,9 @@ def _listed(band: xr.Dataset, digests: Sequence[str], real: Corpus, keep: int) -
         "rank": rank + 1,
         "list": np.array([None, "identical"], object)[same[q, p].astype(int)],
         "slice": slices,
-        "slice_digest": real.label("digest")[slices],
+        "slice_digest": of["digest"][slices],
         "participant": band["patient"].to_numpy()[patient],
-        "scan": real.label("scan")[slices],
+        "scan": of["scan"][slices],
         "r_raw": r[q, p],
     }
     if refined:

@@ -24,7 +24,7 @@ from fingerprint.corpus import store
 from fingerprint.ledger import Counts, Values
 from fingerprint.search import device
 from fingerprint.search.best import BINS, histogram
-from fingerprint.search.correlate import SHIFT, Pixels, correlate
+from fingerprint.search.correlate import SHIFT, Pixels, correlate, shifted
 from fingerprint.search.lists import Side, Top, side_of, top_of
 from fingerprint.search.sets import opened
 from fingerprint.search.tiling import Tile
@@ -104,15 +104,14 @@ def _search(
 def _held(corpus: store.Corpus, first: int, last: int, block: int, where: str) -> Pixels:
     """Load a band of rows as int8, block by block: never twice in memory."""
     n = corpus.size_px**2
-    values = _room(last - first, n, where)
+    values = _room(last - first, n, where).view(torch.int8)
     total, squares = (torch.empty(last - first, dtype=torch.int64, device=where) for _ in range(2))
     with closing(device.blocks(corpus, first, last, block, where)) as stream:
         for start, part in stream:
-            rows = slice(start - first, start - first + len(part))
-            torch.bitwise_xor(part.values, SHIFT, out=values[rows])
+            rows, part = slice(start - first, start - first + len(part)), shifted(part)
+            values[rows] = part.values
             total[rows], squares[rows] = part.total, part.squares
-    shifted = total - SHIFT * n
-    return Pixels(values.view(torch.int8), shifted, squares - 2 * SHIFT * total + SHIFT**2 * n)
+    return Pixels(values, total, squares)
 
 
 def _columns(

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fingerprint import ledger
+from fingerprint.corpus import store
 from fingerprint.corpus.screen import PIXELS, inside
 from fingerprint.ledger import Counts, Values
-from fingerprint.search import device, pose, tile
+from fingerprint.search import device, pose, raw, tile
 from fingerprint.search.pose import Grid
 from fingerprint.search.sets import Against, QuerySet, Reference, mids_of, opened
 from fingerprint.search.tile import Band, Tally
@@ -82,6 +83,7 @@ def _posed_shards(queries: QuerySet, grid: Grid, band: int) -> list[ledger.Shard
         depends = {
             "queries": [asked.digest, asked.indices.tolist(), asked.native_px],
             "grid": grid.as_json(),
+            "made": store.DERIVED,
             "rows": pose.VERSION,
         }
         shards.append(ledger.shard("poses", POSES_VERSION, depends, pose_queries, asked, grid))
@@ -91,6 +93,7 @@ def _posed_shards(queries: QuerySet, grid: Grid, band: int) -> list[ledger.Shard
 def pose_queries(queries: QuerySet, grid: Grid) -> tuple[Values, Counts]:
     """Show queries at every pose of the grid: ``rows``, int8 (q, n, 384)."""
     torch.set_num_threads(1)
+    raw.forget()
     return {"rows": pose.posed(mids_of(queries), grid)}, {"queries": len(queries)}
 
 
@@ -144,6 +147,7 @@ def _shard(
 ) -> ledger.Shard:
     searched = reference[one.s0 : one.s1]
     depends = {
+        "made": store.DERIVED,
         "rows": [digest, own.tolist()],
         "slices": [searched.digest, one.s0, one.s1, searched.patients.tolist()],
         "capped": np.flatnonzero(searched.capped).tolist(),
@@ -169,6 +173,7 @@ def search_tile(
         Index in the corpus of its first slice.
     """
     torch.set_num_threads(1)  # the int8 product does not scale with threads
+    raw.forget()
     where = device.chosen()
     rows, norms = _rows(path, digest, where)
     tally = Tally(len(own), reference, own, where, start=start)
@@ -229,7 +234,7 @@ def _slices(reference: Reference, first: int, last: int, where: str) -> tuple[Te
         if where != "cpu" and key in _there:
             return _there[key]
     corpus = opened(reference.corpus, reference.digest)
-    squares = corpus.label("sum_of_squares_screen")[first:last].astype(np.float64)
+    squares = corpus.label("sum_of_squares_screen", slice(first, last)).astype(np.float64)
     screen = torch.from_numpy(inside(corpus.read(first, last, "screen"))).to(where)
     found = screen, torch.from_numpy(np.sqrt(squares)).to(where)
     if where != "cpu":

@@ -184,11 +184,14 @@ def triangle_of(
         chunks: bytes_needed(band=chunks * chunk, **sizes)
         for chunks in range(1, min(most, all_chunks) + 1)
     }
-    fit = [chunks for chunks, size in need.items() if size <= memory]
+    # half is the allocator's, as for a tile of the search: what is freed is kept for the next array
+    room = min(memory, memory // 2 + BASE_BYTES)
+    fit = [chunks for chunks, size in need.items() if size <= room]
     if not fit:
         raise ValueError(
-            f"memory_gib: a worker would need {min(need.values()) / 2**30:.2f} GiB, its limit is "
-            f"{memory / 2**30:.2f}; raise memory_gib, or lower block_slices or shard_pairs"
+            f"memory_gib: a worker would need {min(need.values()) / 2**30:.2f} GiB, "
+            f"{room / 2**30:.2f} of {memory / 2**30:.2f} are free for it; "
+            "raise memory_gib, or lower block_slices or shard_pairs"
         )
     return Triangle(n, fit[-1] * chunk, chunk, shard_pairs)
 

@@ -8,12 +8,15 @@ page it writes comes from the run that wrote it.
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +38,7 @@ from pose_copies import (
     Copies,
     Data,
     Found,
+    Scores,
     copies_of,
     found,
     intervals,
@@ -202,6 +206,18 @@ def cells(f: Found) -> list[str]:
     ]  # fmt: skip
 
 
+FACTOR_HEAD = [
+    "change",
+    "raw r: top 10",
+    "screen: source first",
+    "in the top 10",
+    "strangers above, median",
+    "90 %",
+    "within 1,024",
+    "refined: first",
+    "in the top 10",
+    "within 32",
+]
 HEAD = ["source first", "in the top 10", "strangers above, median", "90 %"]
 FACTORS: dict[str, tuple[str, list[Change]]] = {
     "angle": ("{0.angle_deg:g}°", [Change(angle_deg=v) for v in (0, 5, 10, 15, 20, 25)]),
@@ -218,69 +234,76 @@ GRIDS = (
 )  # fmt: skip
 
 
-def factors(data: Data, grid: Grid) -> str:
-    rows = []
-    for name, (label, changes) in FACTORS.items():
-        for change in changes:
-            copies = copies_of(data, change, 1, SEED + len(rows))
-            raw = found(scores_of(data, copies, raw_r(data, copies)))
-            r = screened(data, copies.mids, grid)
-            close = found(scores_of(data, copies, refined(data, copies.mids, r, grid)))
-            f = found(scores_of(data, copies, r))
-            rows.append(
-                [f"{name} {label.format(change)}", f"{np.mean(raw.rank <= 10):.2f}", *cells(f),
-                 f"{f.within(1024):.2f}", f"{np.mean(close.rank == 1):.2f}",
-                 f"{np.mean(close.rank <= 10):.2f}", f"{close.within(32):.2f}"]
-            )  # fmt: skip
-            print(rows[-1], flush=True)
-    head = ["change", "raw r: top 10", *[f"screen: {h}" for h in HEAD], "within 1,024",
-            "refined: first", "top 10", "within 32"]  # fmt: skip
-    return table(head, rows)
+@functools.cache
+def shared() -> tuple[Data, Grid]:
+    """Return what every row needs, read once per process."""
+    torch.set_num_threads(1)
+    return load(Path(os.environ["FINGERPRINT_DATA"])), grid_of(Settings())
 
 
-def grids(data: Data, copies: Copies) -> str:
-    rows = []
-    for steps in GRIDS:
-        names = ("angle_step_deg", "scale_step", "shift_step_px")
-        grid = grid_of(Settings(**dict(zip(names, steps, strict=True))))
-        f = found(scores_of(data, copies, screened(data, copies.mids, grid)))
-        used = " (**used**)" if grid == grid_of(Settings()) else ""
-        angle, scale, shift = steps
-        label = f"{angle:g}°, {scale:.0%}, {shift:g} px{used}"
-        cost = len(grid) * PIXELS / 512**2
-        rows.append([label, str(len(grid)), f"{cost:.2f}", *cells(f)])
-        print(rows[-1], flush=True)
-    return table(["largest steps", "poses", "products, of raw", *HEAD], rows)
+@functools.cache
+def few() -> Copies:
+    return copies_of(shared()[0], MOVED, PER_GROUP_OF_CHOICES, SEED + 2_000_000)
 
 
-def choices(data: Data, copies: Copies, grid: Grid) -> str:
-    rows = []
-    for image in IMAGES_TRIED:
-        f = found(scores_of(data, copies, tried(data, copies.mids, image, grid)))
-        cost = len(grid) * (image.pixels or image.side**2) / 512**2
-        rows.append([image.name, f"{cost:.2f}", *cells(f)])
-        print(rows[-1], flush=True)
-    return table(["image", "products, of raw", *HEAD], rows)
+def factor(job: tuple[str, str, Change, int]) -> list[str]:
+    name, label, change, seed = job
+    data, grid = shared()
+    copies = copies_of(data, change, 1, seed)
+    r = screened(data, copies.mids, grid)
+    raw, f, close = (
+        found(scores_of(data, copies, values))
+        for values in (raw_r(data, copies), r, refined(data, copies.mids, r, grid))
+    )
+    return [
+        f"{name} {label.format(change)}",
+        f"{np.mean(raw.rank <= 10):.2f}",
+        *cells(f),
+        f"{f.within(1024):.2f}",
+        f"{np.mean(close.rank == 1):.2f}",
+        f"{np.mean(close.rank <= 10):.2f}",
+        f"{close.within(32):.2f}",
+    ]
 
 
-def kept(data: Data, copies: Copies, scores: dict[str, np.ndarray]) -> tuple[str, list[str]]:
-    """Recall against kept patients with intervals, and a line on each tail."""
-    columns, notes = [], []
-    for name, r in scores.items():
-        f = found(scores_of(data, copies, r))
-        low, high = intervals(scores_of(data, copies, r), lambda one: [one.within(k) for k in KEPT])
-        columns.append(
-            [f"{f.within(k):.3f} ({lo:.2f} to {hi:.2f})"
-             for k, lo, hi in zip(KEPT, low, high, strict=True)]
-        )  # fmt: skip
-        notes.append(
-            f"{name}: shape of the tail {f.shape:+.2f}; strangers above their source here, in "
-            f"shares of a corpus summed over copies: {f.counted:.3f} counted, {f.expected:.3f} "
-            "by the tail"
-        )
-        print(name, columns[-1], notes[-1], flush=True)
-    rows = [[str(k), *[column[i] for column in columns]] for i, k in enumerate(KEPT)]
-    return table(["patients kept", *scores], rows), notes
+def choice(image: Image) -> list[str]:
+    data, grid = shared()
+    f = found(scores_of(data, few(), tried(data, few().mids, image, grid)))
+    cost = len(grid) * (image.pixels or image.side**2) / 512**2
+    return [image.name, f"{cost:.2f}", *cells(f)]
+
+
+def one_grid(steps: tuple[float, float, float]) -> list[str]:
+    data, used = shared()
+    names = ("angle_step_deg", "scale_step", "shift_step_px")
+    grid = grid_of(Settings(**dict(zip(names, steps, strict=True))))
+    f = found(scores_of(data, few(), screened(data, few().mids, grid)))
+    label = "{:g}°, {:.0%}, {:g} px".format(*steps) + (" (**used**)" if grid == used else "")
+    return [label, f"{len(grid):,}", f"{len(grid) * PIXELS / 512**2:.2f}", *cells(f)]
+
+
+def kept(job: tuple[str, Scores]) -> tuple[str, list[str], str]:
+    """Recall against kept patients with intervals, and a line on the tail."""
+    name, scores = job
+    f = found(scores)
+    low, high = intervals(scores, lambda one: [one.within(k) for k in KEPT])
+    column = [
+        f"{f.within(k):.3f} ({lo:.2f} to {hi:.2f})"
+        for k, lo, hi in zip(KEPT, low, high, strict=True)
+    ]
+    note = (
+        f"- {name}: shape of the tail {f.shape:+.2f}; share of strangers above the source, summed\n"
+        f"  over copies: {f.counted:.3f} counted, {f.expected:.3f} by the tail."
+    )
+    return name, column, note
+
+
+def shown(rows: Iterable[list[str]]) -> list[list[str]]:
+    done = []
+    for row in rows:
+        print(*row, sep=" | ", flush=True)
+        done.append(row)
+    return done
 
 
 @dataclass(frozen=True)
@@ -317,8 +340,9 @@ def cost(data: Data, grid: Grid) -> Cost:
 
 PAGE = """# Finding a copy that moved
 
-Regenerated by `make pose-study` (`{command}`). Every number below comes from that run: seed {seed},
-{minutes:.0f} minutes on {machine}, one thread.
+Regenerated by `make pose-study`: `{command}`.
+Every number below comes from that run: seed {seed}, {minutes:.0f} minutes on {cores} cores
+({machine}).
 
 **Data.** {slices} real axial slices of {groups} groups: {dicom} slices of {dicom_groups} patients
 (DICOM, -1000 to 1000 HU) and {pictures} 8-bit pictures of {picture_groups} groups of
@@ -330,12 +354,16 @@ be the same person: what is said of strangers is rather too high.
 resized by up to 10 %, shifted by up to 40 px in a random direction, gamma between 1/1.4 and 1.4,
 each drawn evenly (the shift evenly over the disc).
 
+**Refined.** The best slice of each group is aligned at 64 and 128 px, from the best pose of the
+grid, and scored by r of the {image} image. The search also tries the slices beside the best ones;
+that is left out here.
+
 **Strangers above.** A source is found if few strangers score higher. For each copy the Fisher z of
 slices of other groups of the same kind is centred and scaled, every group with one weight; a
 generalised Pareto tail is fitted to the highest hundredth of all of them together, and read at the
 source's z. Its shape is held at 0 or more: a tail with an end would promise what so few groups
 cannot show. The figure is for a corpus of {n:,} slices ({patients:,} patients). A patient counts
-once however many of its slices are above, so it is an upper bound for patients. For refined pairs
+once however many of its slices are above, so it is an upper bound for patients. Of refined pairs
 only the best slice of each group has a score; the corpus then counts as {as_groups:,.0f} groups of
 {mean_slices:.1f} slices, as here. An extrapolation from {groups} groups to {patients:,} patients is
 what it is; intervals are those of {boots} draws of groups with replacement.
@@ -352,9 +380,9 @@ Within the best so many patients, of {n:,} slices, with 95 % intervals:
 
 ## By what was done to the copy
 
-One change at a time, at its full strength, one copy of each group ({per_level} copies in a row).
-*Covered*: all but a rectangle of the copy shows a stranger. The search covers 15°, 10 % and 40 px:
-what is beyond is there to show where it ends.
+One change at a time, at its full strength, one copy of each group ({groups} copies in a row).
+*Covered*: so much of the copy shows somebody else, all but a rectangle. The search covers 15°,
+10 % and 40 px: what is beyond is there to show where it ends.
 
 {factors}
 
@@ -365,61 +393,95 @@ a slice, of those of raw r at 512 px.
 
 {choices}
 
-The ring outside of the {pixels} pixels holds skin, arms and table: it costs as much as the rest and
-makes strangers alike, and a small error of angle or scale moves it most.
+The ring outside of the {pixels} pixels holds skin, arms and table: it makes strangers alike, and a
+small error of angle or scale moves it most. Leaving it out costs nothing and saves most.
 
 ## Which grid
 
-On the image that is used, int8 as in the search.
+The same copies, on the image that is used, int8 as in the search.
 
 {grids}
 
 ## What it costs
 
-On one core, in one run: raw r at 512 px {cost.raw_us:.2f} µs for a query and a slice, the screen
+On one core, in one run: raw r at 512 px {cost.raw_us:.2f} µs for a query and a slice; the screen
 with its maximum over {poses} poses {cost.screen_us:.2f} µs, {cost.ratio:.1f} times as much. A
-million slices take {million:.1f} s of a core for each query. Moving a query over the grid takes
-{cost.posed_ms:.0f} ms, once.
+million slices take {cost.screen_us:.1f} s of a core for each query. Moving a query over the grid
+takes {cost.posed_ms:.0f} ms, once.
 """
 
 
 def main(out: Path) -> None:
-    torch.set_num_threads(1)
     start = time.time()
-    data = load(Path(os.environ["FINGERPRINT_DATA"]))
-    grid = grid_of(Settings())
+    data, grid = shared()
     price = cost(data, grid)
     print(f"{len(data.group)} slices, {data.groups} groups, {len(grid)} poses", price, flush=True)
-    few = copies_of(data, MOVED, PER_GROUP_OF_CHOICES, SEED + 2_000_000)
-    images_text, grids_text = choices(data, few, grid), grids(data, few)
-    copies = copies_of(data, MOVED, PER_GROUP, SEED + 1_000_000)
-    raw, screen = raw_r(data, copies), screened(data, copies.mids, grid)
-    close = refined(data, copies.mids, screen, grid)
-    scores = {"raw r, 512 px": raw, "screen": screen, "refined, 128 px": close}
-    rows = [[name, *cells(found(scores_of(data, copies, r)))] for name, r in scores.items()]
-    corner = copies_of(data, replace(MOVED, whole=True), 2, SEED + 3_000_000)
-    r = screened(data, corner.mids, grid)
-    label = f"screen, {len(r)} copies changed by the whole of each"
-    rows.append([label, *cells(found(scores_of(data, corner, r)))])
-    kept_text, notes = kept(data, copies, scores)
+    jobs = [(name, label, change) for name, (label, many) in FACTORS.items() for change in many]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        each: dict[Callable[..., list[str]], list[list[str]]] = {}
+        for row, work in (
+            (choice, IMAGES_TRIED),
+            (one_grid, GRIDS),
+            (factor, [(*job, SEED + i) for i, job in enumerate(jobs)]),
+        ):
+            each[row] = shown(pool.map(row, work))
+        copies, scores, rows = whole(data, grid)
+        columns = list(pool.map(kept, scores.items()))
+    for name, column, _ in columns:
+        print(name, *column, sep=" | ", flush=True)
     dicom = data.kind == 0
-    out.write_text(
-        PAGE.format(
-            command=COMMAND, seed=SEED, machine=f"{os.cpu_count()} cores ({platform.machine()})",
-            slices=len(data.group), groups=data.groups, dicom=int(dicom.sum()),
-            dicom_groups=len(set(data.group[dicom])), pictures=int((~dicom).sum()),
-            picture_groups=len(set(data.group[~dicom])), copies=len(copies.source),
-            each=PER_GROUP, n=SLICES, patients=PATIENTS, boots=BOOTSTRAPS,
-            as_groups=SLICES * data.groups / len(data.group),
-            mean_slices=len(data.group) / data.groups,
-            main=table(["score", *HEAD], rows), kept=kept_text,
-            notes="\n".join(f"- {note}." for note in notes),
-            per_level=data.groups, factors=factors(data, grid), chosen=len(few.source),
-            poses=len(grid), choices=images_text, pixels=PIXELS, grids=grids_text, cost=price,
-            million=price.screen_us, minutes=(time.time() - start) / 60,
+    text = PAGE.format(
+        command=COMMAND,
+        seed=SEED,
+        cores=os.cpu_count(),
+        machine=platform.machine(),
+        slices=len(data.group),
+        groups=data.groups,
+        dicom=int(dicom.sum()),
+        dicom_groups=len(set(data.group[dicom])),
+        pictures=int((~dicom).sum()),
+        picture_groups=len(set(data.group[~dicom])),
+        copies=len(copies.source),
+        each=PER_GROUP,
+        n=SLICES,
+        patients=PATIENTS,
+        boots=BOOTSTRAPS,
+        as_groups=SLICES * data.groups / len(data.group),
+        mean_slices=len(data.group) / data.groups,
+        main=table(["score", *HEAD], rows),
+        kept=table(
+            ["patients kept", *scores],
+            [[str(k), *(c[i] for _, c, _ in columns)] for i, k in enumerate(KEPT)],
         ),
-        encoding="utf-8",
-    )  # fmt: skip
+        notes="\n".join(note for *_, note in columns),
+        image=Settings().image,
+        factors=table(FACTOR_HEAD, each[factor]),
+        chosen=PER_GROUP_OF_CHOICES * data.groups,
+        poses=f"{len(grid):,}",
+        choices=table(["image", "products, of raw", *HEAD], each[choice]),
+        pixels=PIXELS,
+        grids=table(["largest steps", "poses", "products, of raw", *HEAD], each[one_grid]),
+        cost=price,
+        minutes=(time.time() - start) / 60,
+    )
+    out.write_text(text, encoding="utf-8")
+
+
+def whole(data: Data, grid: Grid) -> tuple[Copies, dict[str, Scores], list[list[str]]]:
+    """Score the main set, and the set in which every change is as large as it may be."""
+    copies = copies_of(data, MOVED, PER_GROUP, SEED + 1_000_000)
+    screen = screened(data, copies.mids, grid)
+    close = refined(data, copies.mids, screen, grid)
+    r = {"raw r, 512 px": raw_r(data, copies), "screen": screen, "refined, 128 px": close}
+    scores = {name: scores_of(data, copies, values) for name, values in r.items()}
+    rows = [[name, *cells(found(one))] for name, one in scores.items()]
+    corner = copies_of(data, replace(MOVED, whole=True), 2, SEED + 3_000_000)
+    screen = screened(data, corner.mids, grid)
+    close = refined(data, corner.mids, screen, grid)
+    for name, values in (("screen", screen), ("refined", close)):
+        label = f"{name}, {len(values)} copies changed by the whole of each"
+        rows.append([label, *cells(found(scores_of(data, corner, values)))])
+    return copies, scores, rows
 
 
 if __name__ == "__main__":
