@@ -117,6 +117,7 @@ def found(**changes: Any) -> dict[str, Any]:
 def posed(**changes: Any) -> dict[str, Any]:
     """Collect a run that searched poses, with held-out controls: five blocks."""
     settings = {"pose": True, "image": "highpass", "refine_64": 1024, "refine_128": 256}
+    settings |= {"angle_deg": 15.0, "scale": 0.1, "shift_px": 40.0}
     inputs = {"real": {"digest": "d", "n": 20}, "generated": {"digest": "g"},
               "controls": {"digest": "c"}}  # fmt: skip
     twins = matrix().isel(query=slice(0, 4))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +20,10 @@ from naive import pearson
 
 from fingerprint import ledger
 from fingerprint.corpus import store
-from fingerprint.search import correlation, itself, triangle
+from fingerprint.search import correlation, device, itself, pairs, triangle
 from fingerprint.search.best import BINS
 from fingerprint.search.blocks import reference_of
+from fingerprint.search.correlate import Pixels, shifted
 from fingerprint.search.sets import Reference
 from fingerprint.settings import Settings
 
@@ -107,6 +110,18 @@ def test_every_pair_of_different_patients_is_counted_once(
     assert len(shards) > 5
     assert sum(shard.work(*shard.args)[1]["pairs"] for shard in shards) == different
     assert truth[2].sum() == different
+
+
+def test_blocks_that_come_shifted_as_from_a_gpu_give_the_same(
+    searched: Reference, truth: tuple[np.ndarray, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blocks(*args: object) -> Iterator[tuple[int, Pixels]]:
+        with contextlib.closing(device.blocks(*args)) as stream:
+            for first, slices in stream:
+                yield first, shifted(slices)
+
+    monkeypatch.setattr(pairs, "device", SimpleNamespace(blocks=blocks, chosen=device.chosen))
+    assert_same(folded(itself.plan(searched, SMALL), searched), truth)
 
 
 def test_shards_are_added_in_any_order(

@@ -13,6 +13,7 @@ from corpora import make_corpus
 
 from fingerprint import ledger
 from fingerprint.corpus import screen as image
+from fingerprint.corpus import store
 from fingerprint.corpus.screen import INSIDE, NORM, PIXELS, SIDE, screen_of
 from fingerprint.corpus.window import fit
 from fingerprint.phantom.hospital import seen
@@ -259,6 +260,22 @@ def test_tiles_are_named_by_the_rows_they_multiply(
         keys.append([s.key for s in screen.plan_screen(against, tmp_path, grid)])
     assert keys[0] == keys[1]
     assert not set(keys[0]) & set(keys[2])
+
+
+def test_the_versions_of_derived_images_are_in_the_keys(
+    against: tuple[Against, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = screen.plan_poses(against, GRID)
+    for one in before:
+        ledger.work(tmp_path, one)
+    tiles = screen.plan_screen(against, tmp_path, GRID)
+    monkeypatch.setitem(store.DERIVED, "screen", store.DERIVED["screen"] + 1)
+    after = screen.plan_poses(against, GRID)
+    assert not {one.key for one in before} & {one.key for one in after}
+    for one in after:
+        ledger.work(tmp_path, one)
+    again = screen.plan_screen(against, tmp_path, GRID)
+    assert not {one.key for one in tiles} & {one.key for one in again}
 
 
 def test_rows_that_changed_are_not_multiplied(against: tuple[Against, ...], tmp_path: Path) -> None:

@@ -61,6 +61,21 @@ def test_labels_come_back(corpus: store.Corpus, images: np.ndarray) -> None:
     np.testing.assert_array_equal(corpus.label("z_mm"), np.arange(10.0))
 
 
+def test_a_part_of_a_label_reads_its_own_chunks_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "ROWS", 16)
+    images = np.random.default_rng(1).integers(0, 256, (50, 32, 32), dtype=np.uint8)
+    corpus = make_corpus(tmp_path / "corpus", images, ["P"] * 50)
+    whole, asked = corpus.label("sum"), []
+    real = store.Corpus.stored
+    monkeypatch.setattr(
+        store.Corpus, "stored", lambda c, name: (asked.append(name), real(c, name))[1]
+    )
+    np.testing.assert_array_equal(corpus.label("sum", slice(17, 33)), whole[17:33])
+    assert sorted(asked) == ["sum/c/1", "sum/c/2", "sum/zarr.json"]
+
+
 @pytest.mark.parametrize("side", [32, 64, 160])
 def test_small_pictures_are_stored_beside_the_pixels(
     tmp_path: Path, rng: np.random.Generator, side: int
