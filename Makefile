@@ -42,7 +42,7 @@ format: setup ## bring the code into shape
 	$(BIN)/ruff check --fix .
 
 bench: setup ## ratios against peers, each table in one run (docs/benchmarks.md)
-	for table in peers from_zarr slope codecs gpu; do $(BIN)/python tests/bench/$$table.py || exit 1; done
+	for table in peers from_zarr slope codecs cost gpu; do $(BIN)/python tests/bench/$$table.py || exit 1; done
 
 bench-peers: setup ## the same with faiss, kept apart from the project in .venv-peers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv-peers faiss-cpu==1.15.1

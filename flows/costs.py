@@ -81,7 +81,7 @@ GPU = Rates(
     raw=4.0e14,
     finish=1e10,
     screen=1.5e14,
-    moved=16 * 5.5e3,
+    moved=16 * 1.0e5,
     aligned=16 * 8e6,
     overlapped=True,
 )
