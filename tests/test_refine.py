@@ -117,6 +117,15 @@ def test_an_identical_image_keeps_its_place_and_has_r_of_exactly_one() -> None:
     assert (np.delete(r, 2, 1) < 0.95).all()
 
 
+def test_an_identical_image_is_seen_as_it_is_stored_wherever_the_search_began() -> None:
+    images = refine.scored_images(mids(slices_512()[:4]))
+    start = np.array([[6.0, 1.04, 8.0, -8.0, 0.0]] * 4)
+    poses, r = refine.fine(images[1:2], images, start, LIMITS)
+    assert poses[1].tolist() == list(warp.IDENTITY)
+    assert (r[:, 1] == 1).all()
+    assert (r[IMAGES.index("highpass"), [0, 2, 3]] < 1).all()
+
+
 def test_it_comes_back_from_a_whole_step_of_the_grid_too() -> None:
     rng = np.random.default_rng(8)
     against = mids(slices_512())

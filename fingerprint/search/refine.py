@@ -24,7 +24,7 @@ from fingerprint import warp
 from fingerprint.search.align import Floats, Limits, align
 from fingerprint.search.images import AT_ONCE, IMAGES, local_contrast, score_image
 
-VERSION = 1
+VERSION = 2
 WIDE_STEPS, NARROW_STEPS, FINE_STEPS = 2, 2, 3
 # a pose is stored in these units: angle, scale, shifts. A step moves a corner by a fifth of a pixel
 # of 512 at most, so a pose that two machines round differently in its last bit is stored the same
@@ -99,7 +99,7 @@ def coarse(query: Coarse, slices: Coarse, starts: Floats, limits: Limits) -> tup
 def fine(
     query: Scored, slices: Scored, starts: Floats, limits: Limits
 ) -> tuple[Floats, NDArray[np.float64]]:
-    """Align a query closely, round its poses to the lattice, and score it there.
+    """Align a query closely, round its poses to the lattice, and score it there or as stored.
 
     Parameters
     ----------
@@ -122,7 +122,11 @@ def fine(
         limits=limits,
     )
     poses = on_lattice(found)
-    return poses, posed_r(query, slices, poses)
+    r, stored = posed_r(query, slices, poses), stored_r(query, slices)
+    # a copy that was not moved fits best as it is, and an alignment only comes close to that
+    as_it_is = stored[highpass] >= r[highpass]
+    poses[as_it_is], r[:, as_it_is] = warp.IDENTITY, stored[:, as_it_is]
+    return poses, r
 
 
 def on_lattice(poses: Floats) -> Floats:
@@ -155,6 +159,16 @@ def posed_r(query: Scored, slices: Scored, poses: Floats) -> NDArray[np.float64]
         posed = np.rint(warp.sample(asked, y, x)) * overlap
         fixed = np.stack([image[i] for image in slices.images]) * overlap
         out[:, i] = _pearson(posed, fixed, overlap.sum())
+    return out
+
+
+def stored_r(query: Scored, slices: Scored) -> NDArray[np.float64]:
+    """Pearson r of a query as it is stored with each slice: `posed_r` where nothing was moved."""
+    asked = np.stack([image[0].astype(np.float64) for image in query.images])
+    out = np.empty((len(IMAGES), len(slices)))
+    for i in range(len(slices)):
+        fixed = np.stack([image[i].astype(np.float64) for image in slices.images])
+        out[:, i] = _pearson(asked, fixed, float(asked[0].size))
     return out
 
 
