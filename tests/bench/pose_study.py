@@ -407,4 +407,6 @@ def whole(data: Data, grid: Grid) -> tuple[Copies, dict[str, Scores], list[list[
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or "FINGERPRINT_DATA" not in os.environ:
+        sys.exit(f"FINGERPRINT_DATA=folder-of-real-ct {COMMAND}")
     main(Path(sys.argv[1]))
