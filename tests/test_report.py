@@ -299,7 +299,8 @@ def make_run(
     run = {
         "format": [1, 0], "run": "ab12" * 16, "status": "complete",
         "settings": {"window_hu": [-1000, 1000], "q": 0.05, "seed": 7, "range": None,
-                     "pose": pose, "image": "highpass", "refine_64": 1024, "refine_128": 256}
+                     "pose": pose, "image": "highpass", "refine_64": 1024, "refine_128": 256,
+                     "angle_deg": 15.0, "scale": 0.1, "shift_px": 40.0}
         | (settings or {}),
         "inputs": {
             role: {"digest": c.digest, "path": f"corpora/{role}", "key_id": "0" * 12, "n": c.n,

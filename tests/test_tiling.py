@@ -194,4 +194,5 @@ def test_twenty_times_as_many_slices_take_no_more_memory(tmp_path: Path) -> None
     for n in (1_000, 20_000):
         big_corpus(tmp_path / str(n), n, 64, 40, 1)
         peaks.append(measured(SEARCH, tmp_path, n)["peak"])
-    assert peaks[1] <= 1.05 * peaks[0]
+    # one process that plans, works and folds; a worker alone is held to 5 % in test_scale_search
+    assert peaks[1] <= 1.1 * peaks[0]
