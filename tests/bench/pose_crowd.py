@@ -66,12 +66,14 @@ def main(n_slices: int, each: int) -> None:
         poses = run.findings["pose.poses"]
     rank, keep = np.array(ranks), Settings().keep_patients
     patients = len(set(names)) + len(set(who))
-    print(
-        f"{len(rank)} copies of {data.groups} groups in {n_slices:,} slices of {patients} "
-        f"patients, {poses} poses, {time.monotonic() - started:.0f} s: "
-        f"first {np.mean(rank == 1):.3f}, in the top 10 {np.mean(rank <= 10):.3f}, in the registered {keep} "
-        f"{np.mean(rank <= keep):.3f}"
-    )
+    print(f"{len(rank)} copies of {data.groups} groups, {n_slices:,} slices of {patients} patients")
+    print(f"{poses} poses, {time.monotonic() - started:.0f} s")
+    for name, share in {
+        "first": rank == 1,
+        "top 10": rank <= 10,
+        "registered": rank <= keep,
+    }.items():
+        print(f"{name}: {share.mean():.3f}")
 
 
 if __name__ == "__main__":
