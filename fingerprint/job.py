@@ -220,7 +220,7 @@ def _same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
         if (old["inputs"][role] or {}).get("digest") != (new["inputs"][role] or {}).get("digest")
     ]
     differs += [name for name in DECIDES if old["settings"].get(name) != new["settings"][name]]
-    raise ValueError(f"out: {out} holds another run ({', '.join(differs)} differ); choose another")
+    raise ValueError(f"out: {out} holds a run with other {', '.join(differs)}; choose another")
 
 
 def read_run(out: Path) -> dict[str, Any]:

@@ -42,17 +42,23 @@ class Run:
     @property
     def matches(self) -> pd.DataFrame:
         """One row per match: the best patients of each query, with every score."""
-        return matches.load(self.out / "matches.parquet")
+        return matches.load(self._there("matches.parquet"))
 
     @property
     def correlation(self) -> xr.Dataset:
         """The query x patient matrix."""
-        return correlation.load(self.out / "correlation.zarr")
+        return correlation.load(self._there("correlation.zarr"))
 
     @property
     def findings(self) -> dict[str, Any]:
         """Every number of the report, flat."""
-        return dict(json.loads((self.out / "findings.json").read_bytes()))
+        return dict(json.loads(self._there("findings.json").read_bytes()))
+
+    def _there(self, name: str) -> Path:
+        """Return a file of the run; an unfinished one may lack it."""
+        if not (self.out / name).exists():
+            raise ValueError(f"open_run: {self.out} has no {name} yet; run the audit again")
+        return self.out / name
 
     @property
     def report(self) -> Path:

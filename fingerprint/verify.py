@@ -45,7 +45,7 @@ def _verify_run(out: Path) -> Iterator[str]:
         try:
             ledger.receipt(file)
         except ledger.Damaged as error:
-            yield f"{out.name}: ledger/{error}"
+            yield f"{out.name}: ledger/{file.parent.name}/{error}"
     yield from _missing(out)
     for corpus in sorted(p for p in out.glob("corpora/*") if p.is_dir()):
         yield from (f"{out.name}: corpora/{line}" for line in store.verify(corpus))

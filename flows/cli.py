@@ -265,12 +265,12 @@ def report(
     as_json: Json = False,
 ) -> int:
     """Build the report of a finished or broken run again."""
-    from fingerprint.run import rebuild_report
+    from fingerprint.run import open_run, rebuild_report
 
     page, problems = rebuild_report(run, without_real_images=without_real_images)
     for problem in problems:
         _say(problem)
-    code = DAMAGED if problems else DONE
+    code = DAMAGED if problems else DONE if open_run(run).complete else INCOMPLETE
     _print({"exit": code, "report": str(page.resolve())}, as_json)
     return code
 

@@ -285,7 +285,7 @@ def _triangle(real: Source, s: Settings) -> Triangle:
 def _fits_matrix(size: int, s: Settings) -> None:
     if size > s.keep_matrix_gib * 2**30:
         raise ValueError(
-            f"keep_matrix: {size / 2**30:.1f} GiB would be written, the cap is "
+            f"keep_matrix: {size / 2**30:.3g} GiB would be written, the cap is "
             f"{s.keep_matrix_gib:g}; raise keep_matrix_gib, or leave --keep-matrix out"
         )
 

@@ -88,16 +88,17 @@ def ingest_job(
     """
     if set_name not in ("real", "generated", "control"):
         raise ValueError(f"set: one of real, generated, control; got {set_name!r}")
-    out = Path(out)
+    # whole paths: a worker may have been started in another folder
+    out, sources = Path(out).absolute(), [Path(s).absolute() for s in sources]
     seal.recover(out)
     _clean(out)
     files = walk(
-        [Path(s) for s in sources],
+        sources,
         key,
         participant_from=settings.participant_from,
-        skip=skip or out,
+        skip=skip.absolute() if skip else out,
     )
-    people = _people([Path(s) for s in sources], participants)
+    people = _people(sources, participants)
     job = IngestJob(
         out, set_name, settings, key, files, people, lease, replace and store.is_corpus(out)
     )

@@ -64,6 +64,8 @@ def found(rows: pd.DataFrame | None, image: str) -> Findings:
         key = f"pair.{place}"
         out |= {f"{key}.{name}": str(row[name]) for name in PAIR_NAMES}
         out[f"{key}.slice"] = int(row["slice"])
+        if "slice_raw" in row and pd.notna(row["slice_raw"]):
+            out[f"{key}.slice_raw"] = int(row["slice_raw"])
         out[f"{key}.same_pixels"] = out[f"{key}.query_digest"] == out[f"{key}.slice_digest"]
         same = bool(fisher.is_identical(row["r_raw"]))
         z = None if same else float(fisher.z_of(row["r_raw"]))

@@ -230,6 +230,7 @@ def render(left: Left, *, without_real_images: bool) -> str:
         run=str(left.run.get("run") or "")[:12],
         when=_when(left.run),
         version=str((left.run.get("versions") or {}).get("fingerprint", "")),
+        question=made.question,
         verdict=page.verdict(made),
         headlines=page.headlines(made),
         sections=[(s.name, title, why, () if why else s.build(made)) for s, title, why in built],

@@ -47,6 +47,24 @@ class Page:
         """What the columns of the matrix are: patients, or groups that stand in for them."""
         return "group" if self.has("groups.searched") else "patient"
 
+    @property
+    def itself(self) -> bool:
+        """Whether a corpus was compared with itself."""
+        real = self.findings.get("input.real.digest")
+        return real is not None and real == self.findings.get("input.generated.digest")
+
+    @property
+    def controls(self) -> str:
+        """Who the controls are: given, of other patients, or drawn from the real corpus."""
+        return "controls, who were given" if self.has("seen.control") else "real slices as controls"
+
+    @property
+    def question(self) -> str:
+        """What the page answers."""
+        if self.itself:
+            return "Are slices of different patients the same?"
+        return "Do the generated images show patients of the real corpus?"
+
     def reason(self, key: str) -> str:
         """Why a number was not computed."""
         return str(self.findings.get(f"{key}.reason", "not recorded"))
@@ -68,16 +86,27 @@ def verdict(page: Page) -> list[str | Value]:
     if not page.has("identical.images"):
         return ["This run did not finish its search: it says nothing yet."]
     if page.findings["identical.images"] == 0:
+        if page.itself:
+            return [
+                "No slice is identical to one of another patient: ", v("queries.generated"),
+                " slices were compared with each other."
+            ]  # fmt: skip
         return [
             "No generated image is identical to a real slice: ", v("queries.generated"),
             " images were compared with ", v("slices.searched"), " slices. ", *_copies(page),
         ]  # fmt: skip
-    who: list[str | Value] = ["."]
+    who: list[str | Value] = [". "]
     if page.has("identical.patients"):
-        who = [", of ", v("identical.patients"), " patients of the corpus."]
+        who = [", of ", v("identical.patients"), " patients of the corpus. "]
+    if page.itself:
+        return [
+            v("identical.images"), " of ", v("queries.generated"),
+            " slices are identical to a slice of another patient", *who,
+        ]  # fmt: skip
     return [
         v("identical.images"), " of ", v("queries.generated"),
         " generated images are identical to ", v("identical.slices"), " real slices", *who,
+        *_copies(page),
     ]  # fmt: skip
 
 
@@ -101,7 +130,7 @@ def headlines(page: Page) -> list[Headline]:
     q = page.findings.get("settings.q")
     return [
         Headline(
-            "Generated images audited",
+            "Slices compared with each other" if page.itself else "Generated images audited",
             [v("queries.generated")],
             ["and ", v("queries.control"), " control images"]
             if page.has("queries.control")
@@ -145,14 +174,15 @@ def _identical(page: Page) -> Headline:
 def tested(page: Page) -> list[Any]:
     v = page.value
     done: list[list[str | Value]] = [
-        ["Every generated image against every real slice: ", v("pairs.compared.generated"),
+        ["Every slice against every slice of another patient, each pair once: " if page.itself
+         else "Every generated image against every real slice: ", v("pairs.compared.generated"),
          " pairs, Pearson r over all pixels, in exact integer arithmetic, at the stored position."],
         ["Left out, because an image of one grey level correlates with nothing: images ",
          v("queries.excluded"), ", real slices ", v("slices.excluded"), "."],
     ]  # fmt: skip
     if page.has("queries.control"):
         done.insert(1, [
-            "In the same way, real slices as controls: ", v("queries.control"), " images, ",
+            "In the same way, " + page.controls + ": ", v("queries.control"), " images, ",
             v("pairs.compared.control"), " pairs; none was compared with its own patient.",
         ])  # fmt: skip
     questions = {

@@ -13,6 +13,7 @@ HEAD = {
     "participant": ("Patient", "text"),
     "slice": ("Slice", "n"),
     "r_raw": ("r, as stored", "r"),
+    "slice_raw": ("of slice", "n"),
     "r_pose": ("r, best pose", "r"),
     "r_highpass": ("r, high-pass", "r"),
     "r_body": ("r, body", "r"),
@@ -62,7 +63,7 @@ def _pair(page: Page, k: int) -> Pair:
     head: list[tuple[str, Value | Inline]] = [
         (page.person.title() if name == "participant" else text, page.value(f"{key}.{name}", kind))
         for name, (text, kind) in HEAD.items()
-        if page.has(f"{key}.{name}") and not (page.posed and name == "z")
+        if page.has(f"{key}.{name}") and not _said(page, key, name)
     ]
     if page.posed:
         head.append(("Best pose", pose_in_words(page, key)))
@@ -82,6 +83,13 @@ def _pair(page: Page, k: int) -> Pair:
         if page.posed and not found.moved
         else "",
     )  # fmt: skip
+
+
+def _said(page: Page, key: str, name: str) -> bool:
+    """Whether a number says nothing here: z beside a pose, and the slice that was named already."""
+    if name == "slice_raw":
+        return bool(page.findings[f"{key}.slice_raw"] == page.findings[f"{key}.slice"])
+    return page.posed and name == "z"
 
 
 def pose_in_words(page: Page, key: str) -> Inline:

@@ -5,6 +5,9 @@ absent. Identical images (r = 1) come first and are all listed, however many: th
 whatever a pose search says. Then the patients whose pose was refined, by r of the primary image at
 best pose; then the others, by raw r. A tie goes to the higher raw r, then to the lower slice.
 
+`r_raw` is the best over the slices of the patient, as stored, and `slice_raw` says of which one;
+`slice` fits best once the image is moved, and all scores at best pose are of that one.
+
 Queries are read, listed and written a band at a time: each band is one row group of the file.
 """
 
@@ -47,6 +50,7 @@ COLUMNS = (
     "participant",
     "scan",
     "r_raw",
+    "slice_raw",
     "r_pose",
     "r_body",
     "r_highpass",
@@ -144,6 +148,7 @@ def _listed(
         "participant": band["patient"].to_numpy()[patient],
         "scan": of["scan"][slices],
         "r_raw": r[q, p],
+        "slice_raw": at[q, p],
     }
     if refined:
         out |= _at_best_pose(band, q, p, aligned[q, p] == slices)
@@ -209,7 +214,7 @@ def to_withhold(listed: pd.DataFrame) -> Iterator[list[str]]:
 def _typed(listed: pd.DataFrame) -> pd.DataFrame:
     """Give every column its type, so that a column without a value is null and not text."""
     kinds = {name: "string" if name in TEXT else "Float64" for name in COLUMNS}
-    kinds |= {"rank": "Int64", "slice": "Int64", "mirrored": "boolean"}
+    kinds |= {"rank": "Int64", "slice": "Int64", "slice_raw": "Int64", "mirrored": "boolean"}
     return listed.reindex(columns=list(COLUMNS)).astype(kinds)
 
 

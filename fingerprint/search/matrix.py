@@ -45,7 +45,7 @@ def check(againsts: Sequence[Against], gib: float) -> None:
     size = bytes_of(againsts)
     if size > gib * 2**30:
         raise ValueError(
-            f"keep_matrix: {size / 2**30:.1f} GiB would be written, the cap is {gib:g}; "
+            f"keep_matrix: {size / 2**30:.3g} GiB would be written, the cap is {gib:g}; "
             "raise keep_matrix_gib, or leave --keep-matrix out"
         )
 
