@@ -209,9 +209,9 @@ def test_a_folder_that_holds_another_run_is_an_error_naming_what_differs(
     world: Path, tmp_path: Path
 ) -> None:
     run_audit(job_of(world, tmp_path / "out"))
-    with pytest.raises(ValueError, match=r"another run \(keep_patients differ\)"):
+    with pytest.raises(ValueError, match="a run with other keep_patients"):
         job_of(world, tmp_path / "out", Settings(keep_patients=3, controls=4))
-    with pytest.raises(ValueError, match=r"another run \(generated corpus differ\)"):
+    with pytest.raises(ValueError, match="a run with other generated corpus"):
         audit_job(world / "real", world / "control", world / "control", tmp_path / "out", SMALL)
 
 
