@@ -56,7 +56,7 @@ class Page:
     @property
     def controls(self) -> str:
         """Who the controls are: given, of other patients, or drawn from the real corpus."""
-        return "controls, who were given" if self.has("seen.control") else "real slices as controls"
+        return "the given controls" if self.has("seen.control") else "real slices as controls"
 
     @property
     def question(self) -> str:
