@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -21,6 +21,8 @@ WINDOWS_HU: dict[str, tuple[float, float]] = {
 Orient = Literal[
     "as-is", "flip-x", "flip-y", "turn-90", "turn-180", "turn-270", "transpose", "anti"
 ]
+Image = Literal["raw", "body", "highpass"]
+IMAGES: tuple[str, ...] = get_args(Image)  # score images, METHOD.md, section 3.0
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -83,9 +85,7 @@ class Settings(BaseSettings):
 
     # -- pose: how far a copy may have been moved, and how closely that is searched
     pose: bool = Field(True, description="search every pose, not only the stored one")
-    image: Literal["raw", "body", "highpass"] = Field(
-        "highpass", description="image of the primary score at best pose"
-    )
+    image: Image = Field("highpass", description="image of the primary score at best pose")
     mirror: bool = Field(False, description="search mirrored copies too")
     angle_deg: Annotated[float, Field(ge=0, le=45)] = Field(15.0, description="largest turn")
     angle_step_deg: Annotated[float, Field(gt=0)] = 6.0

@@ -16,7 +16,7 @@ from typing import Any
 
 from fingerprint.corpus import store
 from fingerprint.search import tiling
-from fingerprint.search.triangle import Triangle, outline, triangle_of
+from fingerprint.search.triangle import Triangle, outline, shape_of
 from fingerprint.settings import Settings
 from flows import costs
 from flows.places import gpus, lanes
@@ -161,7 +161,7 @@ def _of_blocks(sources: dict[str, Source], s: Settings, cluster: str) -> dict[st
     kept = {"correlation.zarr": costs.matrix(blocks, 3 if bank.poses else 1)}
     if s.keep_matrix:
         kept |= {"matrix.zarr": costs.pairs_matrix(blocks)}
-        _fits_matrix(kept["matrix.zarr"], s)
+        tiling.within_cap(kept["matrix.zarr"], s.keep_matrix_gib)
     memory = {
         "worker": costs.worker_bytes(blocks, s, band=band, bank=bank, **size),
         "flow": costs.flow_bytes(blocks, slices, s, band),
@@ -269,25 +269,7 @@ def _bank(blocks: Sequence[costs.Block], s: Settings, chunk: int) -> costs.Bank:
 
 
 def _triangle(real: Source, s: Settings) -> Triangle:
-    # as `search.itself.shape_of`, whose module loads torch: that alone would take a second
-    return triangle_of(
-        real.slices,
-        rows=s.band_queries,
-        memory=int(s.memory_gib * 2**30),
-        block=s.block_slices,
-        chunk=real.chunk,
-        side=real.side,
-        shard_pairs=s.shard_pairs,
-        keep=s.keep_itself,
-    )
-
-
-def _fits_matrix(size: int, s: Settings) -> None:
-    if size > s.keep_matrix_gib * 2**30:
-        raise ValueError(
-            f"keep_matrix: {size / 2**30:.3g} GiB would be written, the cap is "
-            f"{s.keep_matrix_gib:g}; raise keep_matrix_gib, or leave --keep-matrix out"
-        )
+    return shape_of(real.slices, s, side=real.side, chunk=real.chunk)
 
 
 def _rates(cluster: str) -> costs.Rates:

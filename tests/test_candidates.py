@@ -25,11 +25,10 @@ from fingerprint.search.best import BINS
 from fingerprint.search.blocks import five_blocks
 from fingerprint.search.candidates import QUERIES, best_pairs, chosen
 from fingerprint.search.closely import Pairs
-from fingerprint.search.images import IMAGES
 from fingerprint.search.pose import grid_of, posed
 from fingerprint.search.sets import Against, mids_of
 from fingerprint.search.tile import Band
-from fingerprint.settings import Settings
+from fingerprint.settings import IMAGES, Settings
 
 PATIENTS, EACH = 6, 5
 SETTINGS = Settings(refine_64=5, refine_128=4, keep_patients=2, controls=3)

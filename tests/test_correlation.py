@@ -17,8 +17,9 @@ from naive import ranking
 from fingerprint.ledger import Damaged
 from fingerprint.search import correlation, layout
 from fingerprint.search.correlation import Ranked, create_from, load, ranked, write_stage
-from fingerprint.search.layout import IMAGES, POSES, Labels
+from fingerprint.search.layout import POSES, Labels
 from fingerprint.search.tile import Band
+from fingerprint.settings import IMAGES
 
 STAGES = ("raw", "screen", "pose")
 Q, P = 13, 5

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fingerprint import ledger
 from fingerprint.corpus import store
 from fingerprint.corpus.screen import PIXELS
-from fingerprint.search import blocks, itself, raw, tiling
+from fingerprint.search import blocks, itself, raw, tiling, triangle
 from fingerprint.settings import Settings
 from flows import chain, cli, costs, forecast, words
 
@@ -95,7 +95,7 @@ def test_a_corpus_against_itself_is_planned_as_the_search_plans_it(sets):
     assert told["shards.search"] == len(itself.plan(reference, s)) > 1
     assert told["pairs"] == 36 * 35 // 2
     assert "queries.generated" not in told
-    shape = itself.shape_of(36, s, side=64, chunk=4)
+    shape = triangle.shape_of(36, s, side=64, chunk=4)
     source = forecast.Source("", 36, 12, 64, 4, {})
     assert forecast._triangle(source, s) == shape
 

@@ -301,7 +301,7 @@ def test_memory_is_what_was_projected_whatever_the_number_of_slices(tmp_path: Pa
         env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
         out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=env)
         peaks.append(int(out.stdout))
-    shape = itself.shape_of(660, Settings(**cut), **sizes)
+    shape = triangle.shape_of(660, Settings(**cut), **sizes)
     told = triangle.bytes_needed(band=shape.band, block=64, shard_pairs=26_000, keep=8, **sizes)
     told -= triangle.BASE_BYTES
     assert told / 2 < max(peaks) <= told

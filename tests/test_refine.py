@@ -16,8 +16,8 @@ from fingerprint.corpus.window import fit, to_uint8
 from fingerprint.search import align as aligning
 from fingerprint.search import refine
 from fingerprint.search.align import Limits, align
-from fingerprint.search.images import IMAGES
 from fingerprint.search.refine import LATTICE, Scored
+from fingerprint.settings import IMAGES
 
 LIMITS = Limits(20.0, 0.15, 56.0)
 SLICES = 8

@@ -27,12 +27,11 @@ from fingerprint.search.blocks import five_blocks, names_of
 from fingerprint.search.correlate import (
     PIECE,
     Pixels,
-    _float64,
-    _int8,
     correlate,
     queries_from,
     slices_from,
 )
+from fingerprint.search.product import in_float64, in_int8
 from fingerprint.search.sets import Against, QuerySet, as_smooth_as, images_of, mids_of
 from fingerprint.settings import Settings
 
@@ -99,7 +98,7 @@ def test_full_size_extremes_do_not_overflow() -> None:
 def test_both_products_agree_on_the_hardest_bytes() -> None:
     left = torch.full((17, PIECE), 255, dtype=torch.uint8)
     right = torch.full((9, PIECE), -128, dtype=torch.int8)
-    assert torch.equal(_int8(left, right).long(), _float64(left, right))
+    assert torch.equal(in_int8(left, right).long(), in_float64(left, right))
 
 
 def test_sizes_that_differ_are_an_error(rng: np.random.Generator) -> None:

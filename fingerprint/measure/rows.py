@@ -14,7 +14,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 CELLS = 2**21  # cells of one array of a band: 16 MiB of float64
-IMAGES = ("raw", "body", "highpass")  # score images at best pose, METHOD.md, section 3.0
 
 
 @dataclass(frozen=True, order=True)
@@ -74,7 +73,7 @@ def best_r(
     stage, slices : str
         Of the matrix.
     image : str, optional
-        One of `IMAGES`: the best r at best pose, 128 px, over the patients that were refined;
+        One of `settings.IMAGES`: r at best pose, 128 px, over the patients that were refined;
         `stage` and `slices` then do not matter.
     """
     out = [np.empty(0)]

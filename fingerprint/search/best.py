@@ -48,8 +48,15 @@ class Best:
 
     def found(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return r with NaN and slice with -1 where there is none: the form that is stored."""
-        there = self.slice != NOWHERE
-        return np.where(there, self.r, np.nan), np.where(there, self.slice, -1)
+        r, at = self.r.copy(), self.slice.copy()
+        mark_absent(r, at)
+        return r, at
+
+
+def mark_absent(r: NDArray[np.float64], at: NDArray[np.int64]) -> None:
+    """Put NaN and -1 where there is no slice, in place: the form that is stored."""
+    nothing = at == NOWHERE
+    r[nothing], at[nothing] = np.nan, -1
 
 
 def best_of(r: Tensor, patients: Tensor, n_patients: int, first: int) -> Best:

@@ -27,11 +27,10 @@ from fingerprint.search import closely, correlation, images, pose, refine
 from fingerprint.search.align import Limits
 from fingerprint.search.best import BINS
 from fingerprint.search.closely import How, Pairs
-from fingerprint.search.images import IMAGES
 from fingerprint.search.pose import Grid
 from fingerprint.search.sets import Against, QuerySet, Reference, opened
 from fingerprint.search.tile import Band
-from fingerprint.settings import Settings
+from fingerprint.settings import IMAGES, Settings
 from fingerprint.warp import POSE
 
 VERSION = 1
@@ -140,7 +139,8 @@ def chosen(matrix: xr.Dataset, stacks: Ints, settings: Settings) -> Pairs:
     ]
     slices = np.concatenate([one.slice for one in lists], axis=1)
     patients = np.concatenate([one.patient for one in lists], axis=1)
-    counts, at, who = [0][:0], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    counts: list[int] = []
+    at, who = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for row, owners in zip(slices, patients, strict=True):
         unique, first = np.unique(row, return_index=True)
         there = unique >= 0

@@ -21,11 +21,11 @@ from fingerprint.corpus.screen import inside
 from fingerprint.ledger import Counts, Values
 from fingerprint.search import pose, raw, refine, screen
 from fingerprint.search.align import Floats, Limits
-from fingerprint.search.images import IMAGES
 from fingerprint.search.pose import Grid
 from fingerprint.search.product import int8_product
 from fingerprint.search.refine import Scored
 from fingerprint.search.sets import QuerySet, mids_of, opened
+from fingerprint.settings import IMAGES
 from fingerprint.warp import POSE
 
 AROUND = 8  # patients whose neighbouring slices are tried

@@ -20,9 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fingerprint.search.product import PIECE, int8_is_exact, with_room
-from fingerprint.search.product import in_float64 as _float64
-from fingerprint.search.product import in_int8 as _int8
+from fingerprint.search.product import PIECE, in_float64, in_int8, int8_is_exact, with_room
 
 SHIFT = 128
 
@@ -140,7 +138,7 @@ def checked(queries: Pixels, slices: Pixels) -> int:
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
     """Exact ``left @ right.T``: (s, p) bytes with (q, p) int8 -> (s, q) int64."""
-    multiply = _int8 if int8_is_exact(left.device.type) else _float64
+    multiply = in_int8 if int8_is_exact(left.device.type) else in_float64
     out = torch.zeros((len(left), len(right)), dtype=torch.int64, device=left.device)
     for k in range(0, left.shape[1], PIECE):
         out += multiply(left[:, k : k + PIECE], right[:, k : k + PIECE])

@@ -17,7 +17,6 @@ A stage can be read once it is finished: before that its NaN could mean that it 
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,18 +32,20 @@ from fingerprint.search.best import BINS
 from fingerprint.search.blocks import constant, is_constant, names_of
 from fingerprint.search.layout import (
     FORMAT,
-    IMAGES,
+    MAIN,
     POSES,
     STAGES,
     Labels,
+    folder_of,
     histogram_name,
     make,
     quiet,
+    replacing_store,
 )
 from fingerprint.search.sets import Against, opened
 from fingerprint.search.tile import SLICES, Band
+from fingerprint.settings import IMAGES
 
-MAIN = "real"  # its matrix is the root group
 ROWS = 64  # read at a time
 
 
@@ -78,10 +79,6 @@ def labels_of(against: Against) -> Labels:
     )
 
 
-def _folder(name: str) -> str:
-    return "" if name == MAIN else name
-
-
 # -- writing
 
 
@@ -106,16 +103,10 @@ def create_from(
         raise ValueError(
             f"create_from: {MAIN} first and stages of {STAGES}, got {list(labels)}, {stages}"
         )
-    wip, old = path.with_name(f"{path.name}.wip"), path.with_name(f"{path.name}.old")
-    for left in (wip, old):
-        shutil.rmtree(left, ignore_errors=True)
-    for name, given in labels.items():
-        make(wip / _folder(name), given, stages, image)
-    _consolidate(wip, labels)
-    if path.exists():
-        path.rename(old)
-    wip.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    with replacing_store(path) as wip:
+        for name, given in labels.items():
+            make(wip / folder_of(name), given, stages, image)
+        _consolidate(wip, labels)
 
 
 def write(path: Path, against_name: str, stage: str, band: Band) -> None:
@@ -201,7 +192,7 @@ def _take(digest: Any, array: zarr.Array, at: tuple[Any, ...]) -> None:
 
 
 def _open(path: Path, against_name: str) -> zarr.Group:
-    return zarr.open_group(path / _folder(against_name), mode="r+", use_consolidated=False)
+    return zarr.open_group(path / folder_of(against_name), mode="r+", use_consolidated=False)
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array:
@@ -220,7 +211,7 @@ def _consolidate(path: Path, names: Iterable[str]) -> None:
     """Put the metadata of each matrix into one file, the inner groups first."""
     with quiet():
         for name in sorted(names, key=lambda name: name == MAIN):
-            zarr.consolidate_metadata(path / _folder(name), zarr_format=3)
+            zarr.consolidate_metadata(path / folder_of(name), zarr_format=3)
 
 
 # -- reading
@@ -238,7 +229,7 @@ def load(path: Path, against_name: str = MAIN) -> xr.Dataset:
     ValueError
         No stage is finished, or a newer version wrote it.
     """
-    folder = path / _folder(against_name)
+    folder = path / folder_of(against_name)
     # the consolidated copy is for others: it is not there while a stage is being written
     dataset = xr.open_zarr(str(folder), chunks=None, consolidated=False)
     version = dataset.attrs.get("fingerprint_format", [1, 0])

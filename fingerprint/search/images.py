@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-IMAGES = ("raw", "body", "highpass")
+from fingerprint.settings import IMAGES
+
 VERSION = 1
 AT_ONCE = 32  # images made at a time: what is computed on the way stays in the cache
 FLOOR = 10.0  # grey levels; less contrast than this is not blown up to the contrast of the rest

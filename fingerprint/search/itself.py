@@ -12,7 +12,6 @@ entry is looked up.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,40 +24,20 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from fingerprint import ledger
 from fingerprint.corpus import store
 from fingerprint.ledger import Values
-from fingerprint.search.best import BINS, NOWHERE
+from fingerprint.search.best import BINS, NOWHERE, mark_absent
 from fingerprint.search.blocks import PREFIX, is_constant, patients_of
-from fingerprint.search.layout import FORMAT, quiet
+from fingerprint.search.layout import FORMAT, quiet, replacing_store, text
 from fingerprint.search.lists import Top
 from fingerprint.search.pairs import runs, search_tiles
 from fingerprint.search.sets import Reference, opened
 from fingerprint.search.tiling import Tile
-from fingerprint.search.triangle import Triangle, triangle_of
+from fingerprint.search.triangle import shape_of
 from fingerprint.settings import Settings
 
 VERSION = 1
 STEP = 65_536  # lists that are merged or stored at a time
 
 # -- the plan
-
-
-def shape_of(n: int, settings: Settings, *, side: int, chunk: int) -> Triangle:
-    """Return how a corpus of `n` slices is cut, from the settings alone.
-
-    Raises
-    ------
-    ValueError
-        The memory of a worker is too small for any cut.
-    """
-    return triangle_of(
-        n,
-        rows=settings.band_queries,
-        memory=int(settings.memory_gib * 2**30),
-        block=settings.block_slices,
-        chunk=chunk,
-        side=side,
-        shard_pairs=settings.shard_pairs,
-        keep=settings.keep_itself,
-    )
 
 
 def plan(reference: Reference, settings: Settings) -> list[ledger.Shard]:
@@ -128,8 +107,7 @@ def fold(
                 state = _top(r[here], at[here], reference.patients)
                 state.put(slice(None), _top(other_r[there], other_at[there], reference.patients))
             start += last - first
-    nothing = at == NOWHERE
-    r[nothing], at[nothing] = np.nan, -1
+    mark_absent(r, at)
     return r, at, counts
 
 
@@ -146,10 +124,7 @@ def save(path: Path, reference: Reference, values: Iterator[Values], settings: S
     """
     r, at, counts = fold(reference, values, settings.keep_itself)
     dataset = _dataset(opened(reference.corpus, reference.digest), reference, r, at, counts)
-    wip, old = path.with_name(f"{path.name}.wip"), path.with_name(f"{path.name}.old")
-    for left in (wip, old):
-        shutil.rmtree(left, ignore_errors=True)
-    with quiet():
+    with replacing_store(path) as wip, quiet():
         dataset.to_zarr(
             wip,
             mode="w",
@@ -158,10 +133,6 @@ def save(path: Path, reference: Reference, values: Iterator[Values], settings: S
             write_empty_chunks=True,  # a lost chunk must not read as "nothing compared"
             encoding={name: _encoding(dataset[name]) for name in dataset.data_vars},
         )
-    if path.exists():
-        path.rename(old)
-    wip.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _encoding(array: xr.DataArray) -> dict[str, Any]:
@@ -192,13 +163,13 @@ def _dataset(
             "histogram": (("histogram_of", "bin"), counts[None]),
         },
         coords={
-            "stage": _text(["raw"]),
-            "slices": _text(["all"]),
-            "query": _text([PREFIX["generated"] + str(t) for t in corpus.label("token")]),
-            "query_set": ("query", _text(["generated"] * corpus.n)),
+            "stage": text(["raw"]),
+            "slices": text(["all"]),
+            "query": text([PREFIX["generated"] + str(t) for t in corpus.label("token")]),
+            "query_set": ("query", text(["generated"] * corpus.n)),
             "rank": np.arange(1, r.shape[1] + 1),
-            "patient": _text(np.unique(patients_of(corpus))),
-            "histogram_of": _text(["generated"]),
+            "patient": text(np.unique(patients_of(corpus)).tolist()),
+            "histogram_of": text(["generated"]),
             "bin": np.linspace(-1, 1, BINS, endpoint=False),
         },
         attrs={
@@ -212,7 +183,3 @@ def _dataset(
     dataset["bin"].attrs["long_name"] = "lower edge of a bin of r"
     dataset["who"].attrs["long_name"] = "index of the patient of that slice in `patient`"
     return dataset
-
-
-def _text(values: Any) -> NDArray[np.object_]:
-    return np.array([str(v) for v in values], dtype=object)

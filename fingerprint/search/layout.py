@@ -6,6 +6,7 @@ was compared"; crc32c is the last codec, so that a changed one raises.
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,11 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from fingerprint.search.best import BINS
 from fingerprint.search.tile import SLICES
+from fingerprint.settings import IMAGES
 
 FORMAT = (1, 1)  # 1.0 had stage `raw` only, and no other groups
+MAIN = "real"  # its matrix is the root group
 STAGES = ("raw", "screen", "pose")
-IMAGES = ("raw", "body", "highpass")
 CHUNK_BYTES = 4 << 20
 
 # arrays of the pose stage: name -> (type, what stands where nothing was refined)
@@ -123,6 +125,24 @@ def _fill(
 def histogram_name(set_name: str, stage: str) -> str:
     """Return the label of the histogram of one query set in one stage."""
     return set_name if stage == "raw" else f"{set_name}.{stage}"
+
+
+def folder_of(against_name: str) -> str:
+    """Return the group of a matrix: the main one is the root."""
+    return "" if against_name == MAIN else against_name
+
+
+@contextmanager
+def replacing_store(path: Path) -> Iterator[Path]:
+    """Give a folder to write a store into; it becomes `path` in one rename, the old one goes."""
+    wip, old = path.with_name(f"{path.name}.wip"), path.with_name(f"{path.name}.old")
+    for left in (wip, old):
+        shutil.rmtree(left, ignore_errors=True)
+    yield wip
+    if path.exists():
+        path.rename(old)
+    wip.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from fingerprint.corpus.store import Corpus
 from fingerprint.ledger import replacing
 from fingerprint.measure import pairs, rows
+from fingerprint.settings import IMAGES
+from fingerprint.warp import POSE
 
 STEPS = ("raw", "affine", "elastic")
 TEXT = (
@@ -76,7 +78,6 @@ COLUMNS = (
 )
 
 
-POSED = ("angle_deg", "scale", "shift_y_px", "shift_x_px", "mirrored")
 AT_ONCE = 2**16  # rows of a row group
 
 Floats = NDArray[np.float64]
@@ -185,9 +186,9 @@ def _at_best_pose(band: xr.Dataset, q: Ints, p: Ints, there: NDArray[np.bool_]) 
     """Return r on every image and the pose, where the listed slice is the one that was aligned."""
     out: dict[str, Any] = {
         pairs.SCORE[image]: np.where(there, rows.cells(band, image=image)[q, p], np.nan)
-        for image in rows.IMAGES
+        for image in IMAGES
     }
-    for name in POSED:
+    for name in POSE:
         values = band[name].to_numpy()[q, p].astype(np.float64)
         out[name] = np.where(there & (values >= 0 if name == "mirrored" else True), values, np.nan)
     return out

@@ -21,9 +21,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from fingerprint.ledger import Values
 from fingerprint.search.blocks import names_of
-from fingerprint.search.layout import quiet, text
+from fingerprint.search.layout import MAIN, folder_of, quiet, text
 from fingerprint.search.sets import Against
-from fingerprint.search.tiling import Tile, tiles
+from fingerprint.search.tiling import Tile, tiles, within_cap
 
 FORMAT = (1, 0)
 CHUNK = (128, 4096)  # 4 MiB
@@ -42,12 +42,7 @@ def check(againsts: Sequence[Against], gib: float) -> None:
     ValueError
         Naming the knob.
     """
-    size = bytes_of(againsts)
-    if size > gib * 2**30:
-        raise ValueError(
-            f"keep_matrix: {size / 2**30:.3g} GiB would be written, the cap is {gib:g}; "
-            "raise keep_matrix_gib, or leave --keep-matrix out"
-        )
+    within_cap(bytes_of(againsts), gib)
 
 
 def keep(
@@ -68,9 +63,9 @@ def keep(
     wip = path.with_name(f"{path.name}.wip")
     shutil.rmtree(wip, ignore_errors=True)
     for against in againsts:
-        _create(wip / _folder(against), against)
+        _create(wip / folder_of(against.name), against)
     places = [
-        (wip / _folder(against), start, tile)
+        (wip / folder_of(against.name), start, tile)
         for against in againsts
         for start, tile in _tiles(against, band, shard)
     ]
@@ -81,10 +76,6 @@ def keep(
         if i == len(places):
             _publish(wip, path, againsts)  # before the yield: nobody asks for a value after this
         yield value
-
-
-def _folder(against: Against) -> str:
-    return "" if against.name == "real" else against.name
 
 
 def _tiles(against: Against, band: int, shard: int) -> Iterator[tuple[int, Tile]]:
@@ -122,7 +113,7 @@ def _create(folder: Path, against: Against) -> None:
 
 def _publish(wip: Path, path: Path, againsts: Sequence[Against]) -> None:
     with quiet():
-        for against in sorted(againsts, key=lambda a: _folder(a) == ""):  # the root last
-            zarr.consolidate_metadata(wip / _folder(against), zarr_format=3)
+        for against in sorted(againsts, key=lambda a: a.name == MAIN):  # the root last
+            zarr.consolidate_metadata(wip / folder_of(against.name), zarr_format=3)
     shutil.rmtree(path, ignore_errors=True)
     wip.rename(path)

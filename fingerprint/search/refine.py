@@ -3,7 +3,7 @@
     coarse   at half of the size of `mid` (64 px): all candidates, on local contrast, first with a
              wide reach, then with a narrow one
     fine     at `mid` (128 px): the best of those, on the high-pass image; rounded to `LATTICE`
-    r        of the query posed there, on each of `images.IMAGES`, from integers
+    r        of the query posed there, on each of `settings.IMAGES`, from integers
 
 Why two reaches, measured on 120 planted copies of real slices, starts of the screen moved by
 another 1.5 deg, 0.025, 6 px: the wide one alone brings all of them back, and their sources are 8.9
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from fingerprint import warp
 from fingerprint.search.align import Floats, Limits, align
-from fingerprint.search.images import AT_ONCE, IMAGES, local_contrast, score_image
+from fingerprint.search.images import AT_ONCE, local_contrast, score_image
+from fingerprint.settings import IMAGES
 
 VERSION = 2
 WIDE_STEPS, NARROW_STEPS, FINE_STEPS = 2, 2, 3

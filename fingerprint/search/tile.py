@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fingerprint.ledger import Values
-from fingerprint.search.best import BINS, NOWHERE, Best, histogram, reduced
+from fingerprint.search.best import BINS, NOWHERE, Best, histogram, mark_absent, reduced
 from fingerprint.search.correlate import Pixels, correlate
 from fingerprint.search.finish import Fused, available
 from fingerprint.search.sets import Against, Reference
@@ -209,6 +209,5 @@ def _merged(
             mine = Best(r[kind][:, met], at[kind][:, met])
             mine += Best(other_r[kind], other_at[kind])
             r[kind][:, met], at[kind][:, met] = mine.r, mine.slice
-    nothing = at == NOWHERE
-    r[nothing], at[nothing] = np.nan, -1
+    mark_absent(r, at)
     return (r, at), counts

@@ -130,6 +130,21 @@ def band_for(
     return max(band for band in range(STEP, MOST + 1, STEP) if needed(band) <= room)
 
 
+def within_cap(size: int, gib: float) -> None:
+    """Refuse a full matrix of `size` bytes that is larger than its cap.
+
+    Raises
+    ------
+    ValueError
+        Naming the knob.
+    """
+    if size > gib * 2**30:
+        raise ValueError(
+            f"keep_matrix: {size / 2**30:.3g} GiB would be written, the cap is {gib:g}; "
+            "raise keep_matrix_gib, or leave --keep-matrix out"
+        )
+
+
 def capped(patients: NDArray[np.int64], z_mm: NDArray[np.float64], cap: int) -> NDArray[np.bool_]:
     """Choose at most `cap` slices of each patient, evenly in z, so that patients can be compared.
 

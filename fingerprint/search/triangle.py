@@ -18,6 +18,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from fingerprint.search.tiling import BASE_BYTES, Tile
+from fingerprint.settings import Settings
 
 ENTRY = 16  # bytes of r and its slice, as a shard leaves them
 BINS = 4096  # as `best.BINS`, whose module loads torch
@@ -150,6 +151,26 @@ def bytes_needed(
     pages = (2 * max(1, block // chunk) * chunk + 2 * chunk + block) * side * side
     lists = COPIES * ENTRY * keep * most_lists(band=band, chunk=chunk, shard_pairs=shard_pairs)
     return BASE_BYTES + band * side * side + pages + PARTS * 8 * band * block + lists
+
+
+def shape_of(n: int, settings: Settings, *, side: int, chunk: int) -> Triangle:
+    """Return how a corpus of `n` slices is cut, from the settings alone.
+
+    Raises
+    ------
+    ValueError
+        The memory of a worker is too small for any cut.
+    """
+    return triangle_of(
+        n,
+        rows=settings.band_queries,
+        memory=int(settings.memory_gib * 2**30),
+        block=settings.block_slices,
+        chunk=chunk,
+        side=side,
+        shard_pairs=settings.shard_pairs,
+        keep=settings.keep_itself,
+    )
 
 
 def triangle_of(

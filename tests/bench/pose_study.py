@@ -54,9 +54,8 @@ from fingerprint.search import pose, refine
 from fingerprint.search.align import Limits
 from fingerprint.search.candidates import MARGIN
 from fingerprint.search.correlate import correlate, queries_from, slices_from
-from fingerprint.search.images import IMAGES
 from fingerprint.search.pose import Grid, grid_of
-from fingerprint.settings import Settings
+from fingerprint.settings import IMAGES, Settings
 
 PER_GROUP = 10  # copies in the main set; one per group at each level of a factor
 PER_GROUP_OF_CHOICES = 3
