@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpora import big_corpus, make_corpus
+from corpora import ONE_ARENA, big_corpus, make_corpus
 
 from fingerprint import ledger, phases
 from fingerprint.corpus import store
@@ -55,7 +55,11 @@ def some_of(real: store.Corpus, path: Path, n: int) -> store.Corpus:
     return make_corpus(path, images, [""] * n, set_name="generated", chunk=64)
 
 
-def test_the_peak_of_a_worker_is_flat_from_1_000_to_100_000_slices(tmp_path: Path) -> None:
+def test_the_peak_of_a_worker_is_flat_from_1_000_to_100_000_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ONE_ARENA.items():
+        monkeypatch.setenv(name, value)
     settings = Settings(controls=16, angle_deg=5, shift_px=16, refine_64=64, refine_128=16)
     peaks = []
     for n, patients in ((1_000, 70), (100_000, 1_000)):
