@@ -37,6 +37,7 @@ POSE = (
 DECIDES = (
     *("capped_slices", "controls", "keep_patients", "keep_itself", "q", "sample", "seed"),
     *("image", *POSE, "refine_64", "refine_128"),
+    *("register_patients", "elastic_patients", "engine"),
 )
 PACKAGES = (
     "fingerprint",
@@ -48,6 +49,7 @@ PACKAGES = (
     "pandas",
     "pydicom",
     "nibabel",
+    "simpleitk",
     "dask",
     "prefect",
 )
@@ -83,6 +85,11 @@ class AuditJob:
     def searches_poses(self) -> bool:
         """Whether this run looks at other poses than the stored one."""
         return self.settings.pose and not self.itself
+
+    @property
+    def registers(self) -> bool:
+        """Whether this run puts its listed pairs in correspondence."""
+        return self.settings.register_patients > 0 and not self.itself
 
     @cached_property
     def against(self) -> list[Against]:

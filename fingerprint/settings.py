@@ -22,6 +22,7 @@ Orient = Literal[
     "as-is", "flip-x", "flip-y", "turn-90", "turn-180", "turn-270", "transpose", "anti"
 ]
 Image = Literal["raw", "body", "highpass"]
+Engine = Literal["torch", "simpleitk"]
 IMAGES: tuple[str, ...] = get_args(Image)  # score images, METHOD.md, section 3.0
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -97,6 +98,15 @@ class Settings(BaseSettings):
     shift_step_px: Annotated[float, Field(gt=0)] = 8.0
     refine_64: Positive = Field(1024, description="patients whose pose is refined at 64 px")
     refine_128: Positive = Field(256, description="patients whose pose is refined at 128 px")
+
+    # -- register: the listed pairs, put in correspondence
+    register_patients: Annotated[int, Field(ge=0)] = Field(
+        32, description="best patients of each query that are registered, affine; 0: none"
+    )
+    elastic_patients: Annotated[int, Field(ge=0)] = Field(
+        4, description="of those, the most alike that are registered elastically too"
+    )
+    engine: Engine = Field("torch", description="what registers: torch, or simpleitk (slow)")
 
     # -- statistics
     q: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="false-discovery rate")

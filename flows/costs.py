@@ -7,6 +7,7 @@ here and nowhere else; the rates are those of one worker, measured on the machin
     poses    every query is moved n times, at 32 x 32
     screen   q x n x s x 384 multiply-adds: what is kept of 32 x 32
     refine   the best patients of every query at 64 px, the best of those at 128 px
+    register the listed pairs at full size: affine, the most alike of them elastic
 
 On CPU cores decoding and multiplying share the core and their times add up; a GPU overlaps decoding
 (by CPU threads), copy and product, so that the slowest decides; queries are moved and candidates
@@ -25,7 +26,10 @@ from fingerprint.search.triangle import Outline
 from fingerprint.settings import Settings
 
 MID_PX = 128
+ALIGNED_TOGETHER = 4  # queries in one shard of the registration
 NEIGHBOURS = 64  # slices beside the best few of a query, at 128 px, at most
+REGISTERED = 240  # bytes of one registered pair: map, scores, warp
+BENT = 36_000  # bytes of the field and the tiles of a query's best pair
 REFINED = 80  # bytes of one refined pair: slice, patient, pose, r on three images
 PLANNED = 16  # bytes of a candidate in the plan
 BINS = 4096
@@ -46,6 +50,7 @@ class Rates:
     screen : multiply-adds in a second, 8-bit, with the maximum over poses
     moved : posed queries in a second, quantised
     aligned : pixels of candidates in a second, refined to the end
+    affine, elastic : pixels of pairs in a second, registered and scored
     overlapped : whether decode, copy and product run side by side
     """
 
@@ -58,6 +63,8 @@ class Rates:
     screen: float
     moved: float
     aligned: float
+    affine: float
+    elastic: float
     overlapped: bool
 
 
@@ -71,6 +78,8 @@ CPU = Rates(
     screen=3.9e11,
     moved=1.0e5,
     aligned=8e6,
+    affine=5e6,
+    elastic=4e5,
     overlapped=False,
 )
 GPU = Rates(
@@ -83,6 +92,8 @@ GPU = Rates(
     screen=1.5e14,
     moved=16 * 1.0e5,
     aligned=16 * 8e6,
+    affine=50 * 5e6,
+    elastic=50 * 4e5,
     overlapped=True,
 )
 FOLD = 2e8  # bytes in a second, by the process of the flow: values read back, matrix written
@@ -192,6 +203,9 @@ def of_phases(
             "screen": _sum(_screen(b, bank, rates) for b in blocks),
             "refine": _sum(_refine(b, s, bank, chunk, rates) for b in blocks),
         }
+    if s.register_patients:
+        listed = (b for b in blocks if b.against == "real")
+        phases["register"] = _sum(_register(b, s, side, chunk, rates) for b in listed)
     return phases
 
 
@@ -302,6 +316,17 @@ def _refine(b: Block, s: Settings, bank: Bank, chunk: int, rates: Rates) -> Cost
     written = b.queries * full * REFINED
     # the pose of the grid is found again: the screen keeps none
     seconds = read / rates.decode + b.queries * bank.poses / rates.moved + pixels / rates.aligned
+    return Cost(shards, read, written, 0, seconds, written / FOLD)
+
+
+def _register(b: Block, s: Settings, side: int, chunk: int, rates: Rates) -> Cost:
+    most = min(s.register_patients, s.keep_patients, b.patients)
+    bent = min(s.elastic_patients, most)
+    shards, pixels = _cuts(b.queries, ALIGNED_TOGETHER), b.queries * side * side
+    chunks = _distinct(min(ALIGNED_TOGETHER, b.queries) * most, _cuts(b.slices, chunk))
+    read = shards * chunks * chunk * side * side
+    seconds = read / rates.decode + pixels * (most / rates.affine + bent / rates.elastic)
+    written = b.queries * (most * REGISTERED + BENT)
     return Cost(shards, read, written, 0, seconds, written / FOLD)
 
 

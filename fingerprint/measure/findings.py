@@ -16,10 +16,10 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from fingerprint.measure import fisher, pairs, searched
+from fingerprint.measure import fisher, pairs, registered, searched
 from fingerprint.measure.entries import NO_CONTROLS, Findings, entry, flat
 
-FORMAT = "1.1"
+FORMAT = "1.2"
 COPIES_FOUND = 10  # exit code
 SETS = {"real": "real", "generated": "generated", "control": "controls"}  # ours -> run.json
 
@@ -30,7 +30,6 @@ NOT_RUN = {
     "set.p_value": "this version does not compare the whole set with held-out patients; {controls}",
     "limit.weakest": "this version plants no copies, so how weak a copy it would still find is "
     "unknown; nothing to supply",
-    "register.pairs": "this version does not align pairs (affine, elastic); nothing to supply",
     "fid.value": "set distances (FID, KID) need the weights of a feature network, and this version "
     "does not compute them",
 }
@@ -63,6 +62,9 @@ def collect(
     matches: pd.DataFrame | None,
     run: Mapping[str, Any],
     summaries: Mapping[str, Mapping[str, Any] | None],
+    *,
+    best: pd.DataFrame | None = None,
+    parts: Mapping[int, Findings] | None = None,
 ) -> Findings:
     """Return every number of the report; pure, the same for the same inputs.
 
@@ -77,6 +79,10 @@ def collect(
         ``run.json``.
     summaries : mapping
         The data table of each corpus, by its name in ``run.json`` (``real, generated, controls``).
+    best : DataFrame, optional
+        `registered.best_pairs` of ``matches.parquet``.
+    parts : mapping, optional
+        Place of a most similar pair -> what is known of its regions.
 
     Returns
     -------
@@ -96,6 +102,9 @@ def collect(
     out |= searched.twins(search)
     out |= searched.rarefied(search)
     out |= pairs.found(matches, primary_image(run))
+    out |= registered.found(best, run, search.itself)
+    for place, told in (parts or {}).items():
+        out |= {f"pair.{place}.regions.{name}": value for name, value in told.items()}
     out |= _paper_000()
     for key, reason in NOT_RUN.items():
         out |= entry(key, None, reason.format(controls=CONTROLS[search.controls_given]))

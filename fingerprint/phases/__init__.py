@@ -1,7 +1,7 @@
 """The phases of every long command, in order: read this page for the method.
 
 INGEST   survey -> read -> write -> seal                                 files to a sealed corpus
-AUDIT    check -> search -> poses -> screen -> refine -> match -> stats -> report
+AUDIT    check -> search -> poses -> screen -> refine -> register -> stats -> report
 
 A phase is cut into shards (`plan`), the shards are worked off anywhere (`ledger.work`), and their
 values are put together (`finish`). `run_phase` is that, and all that; `flows/` sends the shards to
@@ -18,7 +18,8 @@ from fingerprint import ledger
 from fingerprint.corpus import steps
 from fingerprint.job import AuditJob
 from fingerprint.ledger import Execute, Phase, Shard
-from fingerprint.phases import check, ending, search
+from fingerprint.phases import check, ending, register, search
+from fingerprint.register import listed
 from fingerprint.search import candidates, raw, screen
 
 Watch = Callable[[str, int, int], None]
@@ -95,7 +96,14 @@ AUDIT = (
         search.plan_refine,
         search.finish_refine,
     ),
-    Phase("match", "List the best patients of every query", 1, _nothing, ending.finish_match),
+    Phase(
+        "register",
+        "Put the best patients of every query in correspondence",
+        listed.VERSION,
+        register.plan,
+        register.finish,
+        needs_gpu=True,
+    ),
     Phase("stats", "Put the numbers together", 1, _nothing, ending.finish_stats),
     Phase("report", "Write the report", 1, _nothing, ending.finish_report),
 )

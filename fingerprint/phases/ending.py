@@ -1,34 +1,14 @@
-"""Match, stats and report: from the matrix to the list of pairs, the numbers and the page."""
+"""Stats and report: from the matrix and the matches to the numbers and the page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pandas as pd
-
-from fingerprint.corpus import tables
 from fingerprint.job import AuditJob, now, write_json
 from fingerprint.ledger import Values
 from fingerprint.measure import findings
 from fingerprint.report import build
-from fingerprint.search import blocks, correlation, matches
-
-
-def finish_match(job: AuditJob, values: Iterator[Values]) -> None:
-    """List the best patients of every query, and the generated images to withhold."""
-    del values
-    real, withheld = job.corpora["real"], list[list[str]]()
-    digests = list(real.label("digest")) if job.itself else blocks.digests_of(job.against[0].sets)
-    matrix = correlation.load(job.out / "correlation.zarr")
-    keep = job.settings.keep_itself if job.itself else job.settings.keep_patients
-
-    def listed() -> Iterator[pd.DataFrame]:
-        for band in matches.bands(matrix, digests, real, keep):
-            withheld.extend(matches.to_withhold(band))
-            yield band
-
-    matches.save_bands(listed(), job.out / "matches.parquet")
-    tables.save(job.out / "drop.tsv", withheld, matches.WITHHELD)
+from fingerprint.search import correlation, matches
 
 
 def finish_stats(job: AuditJob, values: Iterator[Values]) -> None:
@@ -41,6 +21,7 @@ def finish_stats(job: AuditJob, values: Iterator[Values]) -> None:
         matches.most_similar(job.out / "matches.parquet", job.settings.image),
         job.read(),
         {role: corpus.summary for role, corpus in job.corpora.items()},
+        best=matches.best_pairs(job.out / "matches.parquet"),
     )
     write_json(job.out / "findings.json", found)
 

@@ -94,17 +94,25 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class View:
+    """One picture of a pair: how a script finds it, what it shows; without `uri` a sentence."""
+
+    name: str
+    caption: str
+    alt: str = ""
+    uri: str = ""
+
+
+@dataclass(frozen=True)
 class Pair:
-    """A generated image, as stored and at best pose, beside the most similar real slice."""
+    """A generated image, as stored and moved, beside the most similar real slice."""
 
     place: int
     same: str
     head: Sequence[tuple[str, Value | Inline]]
-    generated: str = ""
-    real: str = ""
-    difference: str = ""
-    moved: str = ""
-    unmoved: str = ""  # what stands in the place of `moved`; both empty: poses were not searched
+    views: Sequence[View] = ()
+    steps: Sequence[Table] = ()
+    notes: Sequence[Inline] = ()
     absent: str = ""
 
 
@@ -126,7 +134,7 @@ def value(findings: Mapping[str, Any], key: str, kind: str = "n") -> Value:
     ----------
     kind : str
         ``n`` count, ``r`` correlation, ``z`` effect size, ``sd`` spread, ``mean`` average,
-        ``bytes``, ``text``; of a pose ``turn``, ``size``, ``down``, ``right``; ``range`` and
+        ``bytes``, ``text``; ``bits``, ``share`` and ``energy`` of a registration; of a pose ``turn``, ``size``, ``down``, ``right``; ``range`` and
         ``sizes`` of two ends.
     """
     entry = findings.get(key)
@@ -193,6 +201,9 @@ WRITE = {
     "mean": lambda x: f"{x:,.1f}",
     "bytes": _bytes,
     "text": _text,
+    "bits": lambda x: f"{x:.2f}",
+    "share": lambda x: f"{x:.3f}".replace("-", "\u2212"),
+    "energy": lambda x: f"{x:.2g}" if x else "0",
     "turn": lambda x: f"{_short(abs(x))}\u00b0 {'clockwise' if x > 0 else 'anticlockwise'}",
     "size": lambda x: f"{_short(abs(x - 1) * 100)} %",
     "down": lambda x: f"{abs(x):.0f} px {'down' if x > 0 else 'up'}",

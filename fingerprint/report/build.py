@@ -19,6 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from jinja2 import Environment, StrictUndefined
@@ -27,7 +28,9 @@ from markupsafe import Markup
 from fingerprint.corpus import store
 from fingerprint.ledger import Damaged, replacing
 from fingerprint.measure import findings as measure
+from fingerprint.register import kept
 from fingerprint.report import page, sections
+
 from fingerprint.report.pairs import Shown, Slices, pictures
 from fingerprint.search import correlation, matches
 
@@ -35,7 +38,7 @@ log = logging.getLogger(__name__)
 
 NAME, WITHOUT_IMAGES = "report.html", "report-without-real-images.html"
 REFERENCES = ("real", "control", "generated")  # a matrix for each corpus that was searched
-FILES = {"correlation.zarr": "search", "matches.parquet": "match", "findings.json": "stats"}
+FILES = {"correlation.zarr": "search", "matches.parquet": "register", "findings.json": "stats"}
 LEFT_OUT = (
     "Pictures were left out of this version, the generated ones too: an image that copies a slice "
     "shows the patient."
@@ -53,6 +56,8 @@ class Left:
     corpora: Mapping[str, Slices]
     missing: list[str]
     notes: list[str]
+    best: pd.DataFrame | None = None
+    registration: xr.Dataset | None = None
 
 
 def build(
@@ -99,12 +104,13 @@ def read(run: Path, open_corpus: Open) -> Left:
     document = _try("run.json", lambda: json.loads((run / "run.json").read_bytes()), notes) or {}
     missing = _missing(run, document)
     searched = matrices(run / "correlation.zarr", notes)
-    table = None
-    if (run / "matches.parquet").exists():
+    table = best = None
+    listed = run / "matches.parquet"
+    if listed.exists():
         image = measure.primary_image(document)
-        table = _try(
-            "matches.parquet", lambda: matches.most_similar(run / "matches.parquet", image), notes
-        )
+        table = _try("matches.parquet", lambda: matches.most_similar(listed, image), notes)
+    if table is not None:
+        best = _try("matches.parquet", lambda: matches.best_pairs(listed), notes)
     corpora = _corpora(run, document, open_corpus, notes)
     found = None
     if (run / "findings.json").exists():
@@ -112,8 +118,19 @@ def read(run: Path, open_corpus: Open) -> Left:
             "findings.json", lambda: json.loads((run / "findings.json").read_bytes()), notes
         )
     if found is None:
-        found = _collect(searched, table, document, corpora)
-    return Left(document, found, searched, corpora, missing, notes)
+        found = _collect(searched, table, best, document, corpora)
+    registration = None
+    if (run / "registration.zarr").exists():
+        kept_there = partial(_of_pairs, run / "registration.zarr", found)
+        registration = _try("registration.zarr", kept_there, notes)
+    return Left(document, found, searched, corpora, missing, notes, best, registration)
+
+
+def _of_pairs(path: Path, findings: Mapping[str, Any]) -> xr.Dataset:
+    """Read the registration of the pairs that are shown, and of no other."""
+    dataset = kept.load(path)
+    shown = {findings[f"pair.{k}.query"] for k in range(1, (findings.get("pairs.shown") or 0) + 1)}
+    return dataset.isel(query=np.flatnonzero(np.isin(dataset["query"].astype(str), list(shown)))).load()
 
 
 def matrices(path: Path, notes: list[str]) -> dict[str, xr.Dataset]:
@@ -189,12 +206,13 @@ def _corpora(
 def _collect(
     searched: Mapping[str, xr.Dataset],
     table: pd.DataFrame | None,
+    best: pd.DataFrame | None,
     document: Mapping[str, Any],
     corpora: Mapping[str, Slices],
 ) -> Mapping[str, Any]:
     """Return the numbers of a run that did not get to its findings."""
     summaries = {role: corpus.summary for role, corpus in corpora.items()}
-    return measure.collect(searched, table, document, summaries)
+    return measure.collect(searched, table, document, summaries, best=best)
 
 
 # -- rendering
@@ -207,8 +225,10 @@ def render(left: Left, *, without_real_images: bool) -> str:
     if not reason and not {"real", "generated"} <= set(left.corpora):
         reason = "No pictures: a corpus of this run cannot be opened."
     if not reason:
-        shown = pictures(left.findings, left.corpora["generated"], left.corpora["real"])
-    made = page.Page(left.findings, left.matrices.get("real"), shown, reason)
+        shown = pictures(
+            left.findings, left.corpora["generated"], left.corpora["real"], left.registration
+        )
+    made = page.Page(left.findings, left.matrices.get("real"), shown, reason, left.best)
     built = [(s, s.titled(made), s.absent(made)) for s in sections.SECTIONS]
     script = _resource("report.js")
     environment = Environment(

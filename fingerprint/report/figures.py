@@ -54,6 +54,7 @@ RC: dict[str, Any] = {
     "legend.frameon": False,
 }
 SIZE_IN = (5.4, 3.5)
+LEAST = 1e-6  # deformation energy that is drawn: below it nothing was bent
 DOTS = 2000  # dots of a set that are drawn; more would only make the page large
 
 
@@ -129,6 +130,36 @@ def raw_against_pose(
         axes.set(xlabel="best r, as stored", ylabel="best r, best pose")
         axes.legend(loc="best", fontsize=10)
         return _svg(figure, "poses")
+
+
+def likeness_and_warp(
+    points: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> str:
+    """Draw the deformation energy of every best pair against its r after affine registration.
+
+    Parameters
+    ----------
+    points : mapping
+        Set -> (r, energy), float64 (images,) each, finite. Energies below `LEAST` stand at it.
+    """
+    with mpl.rc_context(RC):
+        figure, axes = _figure()
+        for query_set, (r, energy) in sorted(points.items()):  # controls below
+            few = np.union1d(
+                np.argsort(r, kind="stable")[_spread(len(r))],
+                np.argsort(energy, kind="stable")[: DOTS // 10],
+            )
+            colour = STYLE[query_set]["color"]
+            axes.plot(
+                r[few], np.maximum(energy[few], LEAST), MARKER[query_set], color=colour,
+                markersize=4.5, alpha=0.75, linestyle="none",
+                label=f"{NAME[query_set]} (n = {len(r):,})",
+                markerfacecolor=colour if query_set == "generated" else "none",
+            )  # fmt: skip
+        axes.set(yscale="log", xlabel="r after affine registration", ylabel="deformation energy")
+        _plain_log(axes, "y")
+        axes.legend(loc="best", fontsize=10)
+        return _svg(figure, "registered")
 
 
 def effect_sizes(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 
 from fingerprint.report import blocks
@@ -23,6 +24,7 @@ class Page:
     matrix: xr.Dataset | None
     pictures: Mapping[int, Shown | str]
     without_images: str  # why no picture of a slice is shown; empty: they are
+    best: pd.DataFrame | None = None  # the best registered pair of each query
 
     def value(self, key: str, kind: str = "n") -> Value:
         """Return one entry of the findings as it is shown."""
@@ -187,7 +189,7 @@ def tested(page: Page) -> list[Any]:
         ])  # fmt: skip
     questions = {
         "table1.generated_pose.n": "Images that fit a slice once turned, resized or shifted",
-        "register.pairs": "Copies after alignment, and which region was copied",
+        "register.pairs": "Copies after registration, and which region was copied",
         "images.found": "Images that show a patient, at a stated false-discovery rate",
         "patients.found": "Patients that are shown, at a stated false-discovery rate",
         "set.p_value": "Whether the whole set is closer to its patients than to strangers",
@@ -202,6 +204,11 @@ def tested(page: Page) -> list[Any]:
             "At other positions: every image turned, resized and shifted to ", v("pose.poses"),
             " poses, ", v("pose.pairs_screened.generated"), " generated pairs at 32 px; the best ",
             v("pose.pairs_refined.generated"), " pairs of image and patient closely, at 128 px.",
+        ])  # fmt: skip
+    if page.has("register.pairs"):
+        done.append([
+            "Registered: ", v("register.pairs"), " pairs of image and slice by an affine map, ",
+            v("register.elastic"), " of them elastically too.",
         ])  # fmt: skip
     if not page.has("queries.generated"):
         done = [["Nothing yet: the search did not finish."]]

@@ -1,4 +1,8 @@
-"""The most similar pairs as pictures: generated, at best pose, real, and where they differ."""
+"""The most similar pairs as pictures: real, generated, moved onto it, and where they differ.
+
+Where a pair was registered these are the pictures of Fig. 5 of paper 000; the arrows that it draws
+by hand are regions here, found by measurement.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from fingerprint import warp
 from fingerprint.ledger import Damaged
@@ -25,12 +31,19 @@ QUALITY = 80
 
 @dataclass(frozen=True)
 class Shown:
-    """The pictures of one pair, as data URIs; `moved` is empty where the best pose is as stored."""
+    """The pictures of one pair, as data URIs; one that does not exist is empty.
+
+    `moved` is the generated image at its best pose, where that is not as stored; `affine` and
+    `elastic` are registered; `regions` is the real slice with what was copied and what differs.
+    """
 
     generated: str
     real: str
     difference: str
     moved: str = ""
+    affine: str = ""
+    elastic: str = ""
+    regions: str = ""
 
 
 class Slices(Protocol):
@@ -52,9 +65,14 @@ class Slices(Protocol):
 
 
 def pictures(
-    findings: Mapping[str, Any], generated: Slices, real: Slices
+    findings: Mapping[str, Any],
+    generated: Slices,
+    real: Slices,
+    registration: xr.Dataset | None = None,
 ) -> dict[int, Shown | str]:
     """Return for each pair its pictures, or why there are none.
+
+    `registration` is what `register.kept.load` gives.
 
     The images are found by the digest of their pixels, so a changed corpus cannot put a wrong one
     on the page.
@@ -62,7 +80,7 @@ def pictures(
     shown = int(findings.get("pairs.shown") or 0)
     px = LARGE_PX if shown <= FEW else SMALL_PX
     places = {str(digest): i for i, digest in enumerate(generated.label("digest"))}
-    digests = real.label("digest")
+    digests, rows = real.label("digest"), _rows(registration)
     out: dict[int, Shown | str] = {}
     for k in range(1, shown + 1):
         i = places.get(findings[f"pair.{k}.query_digest"])
@@ -74,12 +92,30 @@ def pictures(
         ):
             out[k] = "the corpora no longer hold these images"
             continue
+        row = rows.get((findings[f"pair.{k}.query"], j))
         try:
-            out[k] = _shown(generated.at([i])[0], real.at([j])[0], pose_of(findings, k), px)
+            out[k] = _shown(
+                generated.at([i])[0],
+                real.at([j])[0],
+                pose_of(findings, k),
+                None if registration is None or row is None else registration.isel(query=row),
+                findings.get(f"pair.{k}.regions.list") or [],
+                px,
+            )
         except Damaged as error:
             log.warning("pair %d is shown without pictures: %s", k, error)
             out[k] = "the stored bytes are damaged: run fingerprint verify on the corpora"
     return out
+
+
+def _rows(registration: xr.Dataset | None) -> dict[tuple[str, int], int]:
+    """Return where each pair of query and slice stands; the first of equals."""
+    if registration is None:
+        return {}
+    named = list(
+        zip(registration["query"].values.astype(str), registration["slice"].values, strict=True)
+    )
+    return {(str(q), int(s)): row for row, (q, s) in reversed(list(enumerate(named)))}
 
 
 def pose_of(findings: Mapping[str, Any], k: int) -> tuple[float, ...] | None:
@@ -89,9 +125,28 @@ def pose_of(findings: Mapping[str, Any], k: int) -> tuple[float, ...] | None:
 
 
 def _shown(
-    generated: NDArray[np.uint8], real: NDArray[np.uint8], pose: tuple[float, ...] | None, px: int
+    generated: NDArray[np.uint8],
+    real: NDArray[np.uint8],
+    pose: tuple[float, ...] | None,
+    registered: xr.Dataset | None,
+    regions: Sequence[Mapping[str, Any]],
+    px: int,
 ) -> Shown:
     as_stored = webp(generated, px), webp(real, px)
+    if registered is not None:
+        stages = [
+            aligned(generated, registered["matrix"].to_numpy(), field)
+            for field in (None, registered["field"].to_numpy())
+            if field is None or np.isfinite(field).all()
+        ]
+        closest, inside = stages[-1]
+        return Shown(
+            *as_stored,
+            webp(raster.difference(closest, real, inside), px),
+            affine=webp(stages[0][0], px),
+            elastic=webp(closest, px) if len(stages) > 1 else "",
+            regions=webp(raster.outlined(real, regions), px) if regions else "",
+        )
     if pose is None or pose == warp.IDENTITY:
         return Shown(*as_stored, webp(raster.difference(generated, real), px))
     moved, inside = at_pose(generated, pose)
@@ -105,6 +160,33 @@ def at_pose(
     both = np.stack([image.astype(np.float64), np.ones(image.shape)])
     moved, covered = warp.apply(both, np.array([pose, pose]))
     return np.clip(np.rint(moved), 0, 255).astype(np.uint8), covered > 0.5
+
+
+def aligned(
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], field: NDArray[np.float32] | None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return a registered image (y, x), rounded, and which of its pixels lie inside the image.
+
+    Parameters
+    ----------
+    image : uint8, shape (h, h)
+    matrix : float64, shape (2, 3)
+        (y, x, 1) of the slice -> (y, x) of the image.
+    field : float32, shape (2, k, k), optional
+        What the elastic step adds, on a coarser grid, as `register.kept` has it.
+    """
+    at = np.indices(image.shape, np.float64)
+    y, x = (row[0] * at[0] + row[1] * at[1] + row[2] for row in matrix)
+    if field is not None:
+        small = (at + 0.5) * (field.shape[-1] / len(image)) - 0.5
+        y, x = (
+            grid + ndimage.map_coordinates(part, small, order=1, mode="nearest")
+            for grid, part in zip((y, x), field, strict=True)
+        )
+    moved = warp.sample(image[None], y, x)[0]
+    last = len(image) - 1
+    inside = (y >= 0) & (y <= last) & (x >= 0) & (x <= last)
+    return np.clip(np.rint(moved), 0, 255).astype(np.uint8), inside
 
 
 def webp(pixels: NDArray[np.uint8], px: int) -> str:

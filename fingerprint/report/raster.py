@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 WIDEST, TALLEST = 1000, 480  # cells of a matrix that are drawn before neighbours are joined
 
@@ -115,3 +117,39 @@ def _coloured(d: NDArray[np.float64]) -> NDArray[np.uint8]:
     d = np.clip(d / FULL_COLOUR, -1, 1)[..., None]
     colour = np.where(d > 0, np.array(BRIGHTER), np.array(DARKER)) * np.abs(d)
     return np.round(colour).astype(np.uint8)
+
+
+# -- regions
+
+COPIED, DIFFERS = BRIGHTER, DARKER
+EDGE_PX = 3
+
+
+def outlined(
+    image: NDArray[np.uint8], regions: Sequence[Mapping[str, Any]]
+) -> NDArray[np.uint8]:
+    """Draw the outlines of regions on a slice: orange copied, blue and dashed where it differs.
+
+    Parameters
+    ----------
+    image : uint8, shape (h, h)
+    regions : sequence of mapping
+        ``kind``: copied or differs; ``tiles``: [row, column] of each; ``tile_px``.
+
+    Returns
+    -------
+    uint8, shape (h, h, 3)
+    """
+    out = np.repeat(image[..., None], 3, axis=2)
+    y, x = np.indices(image.shape)
+    for region in regions:
+        inside = np.zeros(image.shape, bool)
+        px = int(region["tile_px"])
+        for row, column in region["tiles"]:
+            inside[row * px : (row + 1) * px, column * px : (column + 1) * px] = True
+        edge = inside & ~ndimage.binary_erosion(inside, iterations=EDGE_PX)
+        copied = region["kind"] == "copied"
+        if not copied:
+            edge &= (y + x) // 8 % 2 == 0
+        out[edge] = COPIED if copied else DIFFERS
+    return out

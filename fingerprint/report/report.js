@@ -2,7 +2,9 @@
 // With this script a pair can be compared in place: slide the real slice over the generated one,
 // or let the two alternate. Without it the page shows everything side by side.
 for (const pair of document.querySelectorAll(".pair")) {
-  const generated = pair.querySelector("img.moved") || pair.querySelector("img.generated");
+  // the one that was brought closest to the slice
+  const closest = ["elastic", "affine", "moved", "generated"].map((name) => pair.querySelector("img." + name));
+  const generated = closest.find((image) => image);
   const real = pair.querySelector("img.real");
   if (!generated || !real) continue;
 

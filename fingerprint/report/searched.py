@@ -117,8 +117,8 @@ def _outside(page: Page) -> list[str]:
     if not page.posed:
         return ["copies that were turned, resized, shifted, mirrored or bent"]
     return [
-        "copies that were bent so far that no turn, size and shift fits them: pairs are not "
-        "aligned elastically by this version",
+        "copies that were bent so far that no turn, size and shift brings their source among the "
+        "listed pairs: only those are registered elastically",
         "copies of a part of a slice, or blended with another slice: r is taken over whole images",
         f"{page.person}s that were not among the best of the search over poses: their r at best "
         "pose is not refined",

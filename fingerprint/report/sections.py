@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fingerprint.report import curves, evidence, page, searched, similar, tables
+from fingerprint.report import curves, evidence, page, registered, searched, similar, tables
 from fingerprint.report.page import Page
 
 
@@ -42,6 +42,12 @@ SECTIONS = (
         "Statistics of the correlation",
         tables.table1,
         not_finished("table1.generated.n"),
+    ),
+    Section(
+        "registered",
+        "Likeness and warp after registration",
+        registered.overview,
+        not_finished("register.pairs"),
     ),
     Section("pairs", similar.title, similar.pairs, not_finished("pairs.shown")),
     Section(

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from fingerprint.corpus.store import Corpus
 from fingerprint.ledger import replacing
-from fingerprint.measure import pairs, rows
+from fingerprint.measure import pairs, registered, rows
 from fingerprint.settings import IMAGES
 from fingerprint.warp import POSE
 
@@ -66,6 +66,8 @@ COLUMNS = (
     "mirrored",
     "r_affine",
     "r_elastic",
+    "r_highpass_affine",
+    "r_highpass_elastic",
     *(f"{name}_{step}" for step in STEPS for name in ("mi_bits", "nmi", "ssim")),
     "deformation_energy",
     "bending_energy",
@@ -110,7 +112,7 @@ def bands(
 
     Yields
     ------
-    DataFrame, columns `COLUMNS`; sorted by query, then rank.
+    DataFrame, columns `COLUMNS`; sorted by query, then rank. The index is the row of the matrix.
     """
     if keep < 1:
         raise ValueError(f"bands: keep must be positive, got {keep}")
@@ -118,7 +120,8 @@ def bands(
     of = {name: real.label(name) for name in ("digest", "scan")}
     for band in rows.bands(correlation, max(1, AT_ONCE // keep)):
         n = band.sizes["query"]
-        yield _listed(band, query_digests[first : first + n], of, keep)
+        listed = _listed(band, query_digests[first : first + n], of, keep)
+        yield listed.set_index(listed.index + first)
         first += n
 
 
@@ -153,7 +156,7 @@ def _listed(
     }
     if refined:
         out |= _at_best_pose(band, q, p, aligned[q, p] == slices)
-    return _typed(pd.DataFrame(out))
+    return _typed(pd.DataFrame(out, index=q))
 
 
 def _ranked(
@@ -252,3 +255,9 @@ def most_similar(path: Path, image: str) -> pd.DataFrame:
     if not best:
         return load(path)
     return pairs.most_similar(pd.concat(best, ignore_index=True), image).reset_index(drop=True)
+
+
+def best_pairs(path: Path) -> pd.DataFrame:
+    """Read the best registered pair of each query of ``matches.parquet``, in bands."""
+    best = [registered.best_pairs(listed) for listed in stored(path)]
+    return pd.concat(best, ignore_index=True) if best else registered.best_pairs(load(path))

@@ -14,7 +14,7 @@ from flows import costs, forecast
 SLICES = 1_002_012
 LOADS = ((240, 240), (10_000, 5_000))  # generated, controls
 PLACES = (("local", 2), ("local", 64), ("cuda", 1), ("cuda", 8), ("cuda", 64))
-PHASES = ("search", "poses", "screen", "refine")
+PHASES = ("search", "poses", "screen", "refine", "register")
 
 
 def hours(value: float) -> str:
