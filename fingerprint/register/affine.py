@@ -17,9 +17,8 @@ from torch import Tensor
 
 from fingerprint import warp
 from fingerprint.register.ecc import Climb, climb
-from fingerprint.register.overlap import correlation
+from fingerprint.register.overlap import checked_pairs, overlap
 from fingerprint.register.pyramid import level
-from fingerprint.register.resample import affine_field, checked_images, inside, warp_field
 
 Kind = Literal["rigid", "similarity", "affine"]
 
@@ -78,7 +77,11 @@ class Alignment:
 
 
 def affine(
-    moving: Tensor, fixed: Tensor, *, start: Tensor, spec: Affine = Affine()  # noqa: B008
+    moving: Tensor,
+    fixed: Tensor,
+    *,
+    start: Tensor,
+    spec: Affine = Affine(),  # noqa: B008
 ) -> Alignment:
     """Find the affine map of each pair whose correlation is best near its start.
 
@@ -142,44 +145,6 @@ def from_poses(poses: NDArray[np.float64], side: int) -> Tensor:
     return back
 
 
-def overlap(moving: Tensor, fixed: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Judge maps: Pearson on the common overlap, and how large that is.
-
-    Parameters
-    ----------
-    moving, fixed : Tensor, shape (B, 1, H, H), float32
-    matrix : Tensor, shape (B, 2, 3), float64
-
-    Returns
-    -------
-    r : Tensor, shape (B,), float64
-        Of the fixed pixels whose moving points lie inside; NaN if an image is constant there.
-    share : Tensor, shape (B,), float64
-        Of the fixed pixels, how many these are.
-    """
-    checked_pairs("overlap", moving, fixed, matrix)
-    field = affine_field(matrix, fixed.shape[-1])
-    mask = inside(field)
-    r = correlation(warp_field(moving, field), fixed, mask)
-    return r, mask.double().mean((1, 2, 3))
-
-
-def checked_pairs(name: str, moving: Tensor, fixed: Tensor, start: Tensor) -> None:
-    """Refuse images that are no pairs, and starts that are not theirs."""
-    checked_images(name, moving)
-    checked_images(name, fixed)
-    if moving.shape != fixed.shape:
-        raise ValueError(
-            f"{name}: moving and fixed must have one shape, got {tuple(moving.shape)} and "
-            f"{tuple(fixed.shape)}"
-        )
-    if start.shape != (len(moving), 2, 3) or start.dtype != torch.float64:
-        raise ValueError(
-            f"{name}: start must be float64 ({len(moving)}, 2, 3), got {start.dtype} "
-            f"{tuple(start.shape)}"
-        )
-
-
 def _aligned(moving: Tensor, fixed: Tensor, start: Tensor, spec: Affine) -> Alignment:
     side = fixed.shape[-1]
     place = first = _place(start, side)
@@ -197,7 +162,9 @@ def _aligned(moving: Tensor, fixed: Tensor, start: Tensor, spec: Affine) -> Alig
             spec.least_overlap,
         )
         place, settled = climb(level(moving, fixed, shrink=shrink, every=every), place, how)
-    found = torch.where((place == first).flatten(1).all(1)[:, None, None], start, _matrix(place, side))
+    found = torch.where(
+        (place == first).flatten(1).all(1)[:, None, None], start, _matrix(place, side)
+    )
     return _judged(moving, fixed, start, found, settled, spec)
 
 

@@ -1,7 +1,7 @@
 """What affine maps are found on: smaller and smaller images, and derivatives of the fixed one.
 
-A level's pixel is the mean of `shrink` x `shrink` pixels, so its centre lies between theirs: pixel i
-of a level shows the point ``shrink i + (shrink - 1) / 2``. Maps are kept apart from levels: they
+A pixel of a level is the mean of `shrink` x `shrink` pixels, so its centre lies between theirs: pixel
+i of a level shows the point ``shrink i + (shrink - 1) / 2``. Maps are kept apart from levels: they
 speak of pixels of the images themselves, counted from the image centre,
 
     q - c = L (p - c) + t        c = ((side - 1) / 2, (side - 1) / 2)
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as nn
 from torch import Tensor
 
-from fingerprint.register.resample import sample
+from fingerprint.register.resample import sample, within
 
 ROWS = 8  # of the fixed image: itself, derivatives by the six numbers of an affine map, ones
 
@@ -82,11 +82,10 @@ def look(level: Level, place: Tensor) -> tuple[Tensor, Tensor]:
     seen, mask : Tensor, shape (b, 1, m m), float32
         The moving image, 0 outside; 1 where the point lies in the image, else 0.
     """
-    last = level.moving.shape[-1] - 1
     centre = ((level.side - 1) / 2 - (level.shrink - 1) / 2) / level.shrink
     moved = place / level.shrink
     down = (moved[:, :, 0, None] * level.away).float()  # (b, 2, m)
     across = (moved[:, :, 1, None] * level.away + (moved[:, :, 2, None] + centre)).float()
-    y, x = down[:, :, :, None].add(across[:, :, None, :]).unbind(1)
-    mask = ((y >= 0) & (y <= last) & (x >= 0) & (x <= last)).flatten(1).float()[:, None]
-    return sample(level.moving, y, x).flatten(2).mul_(mask), mask
+    at = down[..., :, None] + across[..., None, :]
+    mask = within(at, level.moving.shape[-1]).flatten(2).float()
+    return sample(level.moving, at).flatten(2).mul_(mask), mask

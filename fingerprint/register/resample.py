@@ -61,8 +61,7 @@ def warp_field(images: Tensor, field: Tensor) -> Tensor:
         raise ValueError(
             f"warp_field: field must be {(count, 2, side, side)}, got {tuple(field.shape)}"
         )
-    y, x = _points(field)
-    return sample(images, y, x)
+    return sample(images, points(field))
 
 
 def inside(field: Tensor) -> Tensor:
@@ -80,9 +79,7 @@ def inside(field: Tensor) -> Tensor:
     """
     if field.ndim != 4 or field.shape[1] != 2 or field.shape[2] != field.shape[3]:
         raise ValueError(f"inside: field must be (B, 2, H, H), got {tuple(field.shape)}")
-    y, x = _points(field)
-    last = field.shape[-1] - 1
-    return ((y >= 0) & (y <= last) & (x >= 0) & (x <= last))[:, None]
+    return within(points(field), field.shape[-1])
 
 
 def affine_field(matrices: Tensor, side: int) -> Tensor:
@@ -108,11 +105,17 @@ def affine_field(matrices: Tensor, side: int) -> Tensor:
     less = matrices - torch.eye(2, 3, dtype=torch.float64, device=matrices.device)
     down = less[:, :, 0, None] * axis  # (B, 2, H)
     across = less[:, :, 1, None] * axis + less[:, :, 2, None]  # (B, 2, W)
-    return (down[..., :, None] + across[..., None, :]).float()
+    return down.float()[..., :, None] + across.float()[..., None, :]
 
 
-def sample(images: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Read images (B, C, H, H) at points (B, a, b) in px: float32 (B, C, a, b).
+def points(field: Tensor) -> Tensor:
+    """Return p + u(p) of a field u, (B, 2, H, H), (y, x) px."""
+    axis = torch.arange(field.shape[-1], dtype=field.dtype, device=field.device)
+    return field + torch.stack(torch.meshgrid(axis, axis, indexing="ij"))
+
+
+def sample(images: Tensor, at: Tensor) -> Tensor:
+    """Read images (B, 1, H, H) at points (B, 2, a, b), (y, x) px: (B, 1, a, b).
 
     The library's grid counts from -1 to 1. Going there and back is exact for whole pixels where
     the side is a power of two, so other sides are continued with air up to the next one.
@@ -121,8 +124,16 @@ def sample(images: Tensor, y: Tensor, x: Tensor) -> Tensor:
     wide = 1 << (side - 1).bit_length()
     if wide != side:
         images = nn.pad(images, (0, wide - side, 0, wide - side))
-    grid = torch.stack([x, y], dim=-1).add_(0.5).mul_(2 / wide).sub_(1)
+    # x first, and left in planes: interleaving takes as long as all the rest
+    grid = at.flip(1).add_(0.5).mul_(2 / wide).sub_(1).permute(0, 2, 3, 1)
     return nn.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def within(at: Tensor, side: int) -> Tensor:
+    """Tell which points (B, 2, a, b) lie in [0, side - 1]: bool (B, 1, a, b)."""
+    half = (side - 1) / 2
+    y, x = (at - half).abs_().unbind(1)
+    return ((y <= half) & (x <= half))[:, None]
 
 
 def checked_images(name: str, images: Tensor) -> None:
@@ -132,9 +143,3 @@ def checked_images(name: str, images: Tensor) -> None:
         raise ValueError(
             f"{name}: images must be float32 (B, 1, H, H), got {images.dtype} {tuple(images.shape)}"
         )
-
-
-def _points(field: Tensor) -> tuple[Tensor, Tensor]:
-    """Return p + u(p) as y and x, (B, H, H) each."""
-    axis = torch.arange(field.shape[-1], dtype=field.dtype, device=field.device)
-    return field[:, 0] + axis[:, None], field[:, 1] + axis
