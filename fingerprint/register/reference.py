@@ -1,0 +1,95 @@
+"""Affine registration by SimpleITK, one pair at a time and one thread: the oracle for `affine`.
+
+Correlation metric, gradient descent with steps estimated from the physical shift, three sizes:
+what its documentation recommends for images of one modality.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - the name its documentation uses
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fingerprint.register.affine import Affine, Alignment, Kind
+from fingerprint.register.overlap import checked_pairs, overlap
+
+SHRINK, SMOOTH_PX = (8, 4, 2), (4.0, 2.0, 1.0)
+STEPS = 100  # at each size
+
+
+def affine(
+    moving: Tensor,
+    fixed: Tensor,
+    *,
+    start: Tensor,
+    spec: Affine = Affine(),  # noqa: B008
+) -> Alignment:
+    """Find affine maps as `fingerprint.register.affine.affine` does: same arguments, same result.
+
+    Of `spec`, the kind and the least overlap are used. `converged` says that r has not become
+    lower and that enough is in common.
+    """
+    checked_pairs("reference.affine", moving, fixed, start)
+    found = start.clone()
+    for i in range(len(moving)):
+        one, other = moving[i, 0].cpu().numpy(), fixed[i, 0].cpu().numpy()
+        placed = _found(one, other, start[i].cpu().numpy(), spec.kind)
+        found[i] = torch.from_numpy(placed)
+    start_r, _ = overlap(moving, fixed, start)
+    found_r, share = overlap(moving, fixed, found)
+    good = found_r.isfinite() & ~(found_r < start_r) & (share >= spec.least_overlap)
+    matrix = torch.where(good[:, None, None], found, start)
+    return Alignment(matrix, torch.where(good, found_r, start_r), good)
+
+
+def _found(
+    moving: NDArray[np.float32], fixed: NDArray[np.float32], start: NDArray[np.float64], kind: Kind
+) -> NDArray[np.float64]:
+    """Return start o T, (2, 3) in (y, x); T is what is optimised. The start where that fails."""
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)
+    method.SetMetricAsCorrelation()
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsConjugateGradientLineSearch(
+        learningRate=1.0,
+        numberOfIterations=STEPS,
+        convergenceMinimumValue=1e-6,
+        convergenceWindowSize=5,
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel(SHRINK)
+    method.SetSmoothingSigmasPerLevel(SMOOTH_PX)
+    # ITK speaks of (x, y)
+    first = sitk.AffineTransform(2)
+    first.SetMatrix(start[::-1, 1::-1].ravel().tolist())
+    first.SetTranslation(start[::-1, 2].tolist())
+    method.SetMovingInitialTransform(first)
+    added = _transform(kind, fixed.shape[0])
+    method.SetInitialTransform(added, inPlace=True)
+    try:
+        method.Execute(sitk.GetImageFromArray(fixed), sitk.GetImageFromArray(moving))
+    except RuntimeError:  # all samples outside, or images without structure
+        return start
+    return _composed(start, added)
+
+
+def _transform(kind: Kind, side: int) -> sitk.Transform:
+    makers = {
+        "rigid": sitk.Euler2DTransform,
+        "similarity": sitk.Similarity2DTransform,
+        "affine": lambda: sitk.AffineTransform(2),
+    }
+    transform = makers[kind]()
+    transform.SetCenter([(side - 1) / 2] * 2)
+    return transform
+
+
+def _composed(start: NDArray[np.float64], added: sitk.Transform) -> NDArray[np.float64]:
+    linear = np.reshape(added.GetMatrix(), (2, 2))
+    centre = np.array(added.GetCenter())
+    shift = centre + np.array(added.GetTranslation()) - linear @ centre
+    square = np.eye(3)
+    square[:2, :2], square[:2, 2] = linear[::-1, ::-1], shift[::-1]
+    return np.vstack([start, [0.0, 0.0, 1.0]])[:2] @ square
