@@ -48,6 +48,7 @@ def finish(job: AuditJob, values: Iterator[Values]) -> None:
         for table in tables_of:
             withheld.extend(matches.to_withhold(table))
             yield table
+
     job.update(registration=dict(done))
 
     matches.save_bands(watched(), job.out / "matches.parquet")
@@ -90,7 +91,9 @@ def _scored(job: AuditJob, values: Iterator[Values]) -> Iterator[pd.DataFrame]:
         yield from (table for _, table in _parts(job))
         return
     done: Counter[str] = Counter()
-    with kept.writing(job.out / "registration.zarr", job.against[0].sets) as store:
+    sets = job.against[0].sets
+    names = [queries.name for queries in sets for _ in range(len(queries))]
+    with kept.writing(job.out / "registration.zarr", blocks.names_of(sets), names) as store:
         for queries, table in _parts(job):
             shards = range(0, len(queries), listed.QUERIES)
             read = [dict(next(values)) for _ in shards]

@@ -23,9 +23,7 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from fingerprint.ledger import Damaged
-from fingerprint.search.blocks import names_of
 from fingerprint.search.layout import quiet, replacing_store, text
-from fingerprint.search.sets import QuerySet
 
 FORMAT = (1, 0)
 ROWS = 64  # in a chunk
@@ -74,17 +72,21 @@ class Writer:
 
 
 @contextmanager
-def writing(path: Path, sets: Sequence[QuerySet]) -> Iterator[Writer]:
-    """Give a writer for the queries of some sets, in order; an older store is replaced at the end.
+def writing(path: Path, queries: Sequence[str], sets: Sequence[str]) -> Iterator[Writer]:
+    """Give a writer for queries in order; an older store is replaced at the end.
+
+    Parameters
+    ----------
+    queries, sets : sequence of str
+        Name and query set of each row.
 
     Raises
     ------
     RuntimeError
         If not every query was written.
     """
-    names = [queries.name for queries in sets for _ in range(len(queries))]
     labels = xr.Dataset(
-        coords={"query": text(names_of(sets)), "query_set": ("query", text(names))},
+        coords={"query": text(queries), "query_set": ("query", text(sets))},
         attrs={"fingerprint_format": list(FORMAT)},
     )
     with replacing_store(path) as wip:
@@ -92,8 +94,8 @@ def writing(path: Path, sets: Sequence[QuerySet]) -> Iterator[Writer]:
             labels.to_zarr(wip, mode="w", zarr_format=3, consolidated=False)
         writer = Writer(wip)
         yield writer
-        if writer.row != len(names):
-            raise RuntimeError(f"writing: {writer.row} of {len(names)} queries were registered")
+        if writer.row != len(queries):
+            raise RuntimeError(f"writing: {writer.row} of {len(queries)} queries were registered")
         with quiet():
             zarr.consolidate_metadata(wip, zarr_format=3)
 

@@ -179,7 +179,9 @@ def register_pairs(
 def most_alike(listed: Listed, alike: Floats, keep: int) -> Ints:
     """Return the `keep` most alike pairs of each query, and its first, in the order of the list."""
     order = np.lexsort((np.arange(len(alike)), -np.nan_to_num(alike, nan=-2.0), listed.queries))
-    place = np.arange(len(order)) - np.repeat(np.cumsum(listed.counts) - listed.counts, listed.counts)
+    place = np.arange(len(order)) - np.repeat(
+        np.cumsum(listed.counts) - listed.counts, listed.counts
+    )
     chosen = listed.first if keep else np.zeros(len(alike), bool)
     chosen[order[place < keep]] = True
     return np.flatnonzero(chosen)

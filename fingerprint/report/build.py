@@ -19,7 +19,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 from jinja2 import Environment, StrictUndefined
@@ -130,7 +129,8 @@ def _of_pairs(path: Path, findings: Mapping[str, Any]) -> xr.Dataset:
     """Read the registration of the pairs that are shown, and of no other."""
     dataset = kept.load(path)
     shown = {findings[f"pair.{k}.query"] for k in range(1, (findings.get("pairs.shown") or 0) + 1)}
-    return dataset.isel(query=np.flatnonzero(np.isin(dataset["query"].astype(str), list(shown)))).load()
+    rows = [i for i, query in enumerate(dataset["query"].values) if str(query) in shown]
+    return dataset.isel(query=rows).load()
 
 
 def matrices(path: Path, notes: list[str]) -> dict[str, xr.Dataset]:

@@ -112,10 +112,11 @@ def _rows(registration: xr.Dataset | None) -> dict[tuple[str, int], int]:
     """Return where each pair of query and slice stands; the first of equals."""
     if registration is None:
         return {}
-    named = list(
-        zip(registration["query"].values.astype(str), registration["slice"].values, strict=True)
-    )
-    return {(str(q), int(s)): row for row, (q, s) in reversed(list(enumerate(named)))}
+    named = zip(registration["query"].values, registration["slice"].values, strict=True)
+    rows = {}
+    for row, (query, at) in enumerate(named):
+        rows.setdefault((str(query), int(at)), row)
+    return rows
 
 
 def pose_of(findings: Mapping[str, Any], k: int) -> tuple[float, ...] | None:

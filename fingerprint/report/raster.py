@@ -125,9 +125,7 @@ COPIED, DIFFERS = BRIGHTER, DARKER
 EDGE_PX = 3
 
 
-def outlined(
-    image: NDArray[np.uint8], regions: Sequence[Mapping[str, Any]]
-) -> NDArray[np.uint8]:
+def outlined(image: NDArray[np.uint8], regions: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
     """Draw the outlines of regions on a slice: orange copied, blue and dashed where it differs.
 
     Parameters
