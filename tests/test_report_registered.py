@@ -186,17 +186,20 @@ def test_aligned_adds_the_field_of_the_coarse_grid(rng: np.random.Generator) -> 
     identity = np.eye(2, 3)
     got, inside = pairs.aligned(image, identity, down)
     np.testing.assert_array_equal(got[:30], image[2:])
-    assert not inside[30:].any() and inside[:30].all()
+    assert not inside[30:].any()
+    assert inside[:30].all()
 
 
 def test_regions_are_drawn_where_their_tiles_are() -> None:
     image = np.full((48, 48), 100, np.uint8)
     got = raster.outlined(image, REGIONS)
-    assert (got[0, 0] == raster.COPIED).all() and (got[6, 15] == raster.COPIED).all()
+    assert (got[0, 0] == raster.COPIED).all()
+    assert (got[6, 15] == raster.COPIED).all()
     assert (got[4, 8] == 100).all()  # inside: the slice is seen
     coloured = (got != 100).any(axis=2)
     assert not coloured[10:30].any()
-    assert coloured[32:40, 32:40].any() and not coloured[33, 41:].any()
+    assert coloured[32:40, 32:40].any()
+    assert not coloured[33, 41:].any()
 
 
 def test_likeness_and_warp_draws_both_sets_and_energies_of_zero() -> None:

@@ -37,6 +37,8 @@ CONTROLS = {
     False: "calibrated findings need CONTROLS: scans of patients who were never used for training",
     True: "the CONTROLS that calibrated findings need are there",
 }
+CLASSES = ("c1", "c2", "c3", "none")
+NO_CLASSES = "an earlier version ingested this corpus and told no classes; ingest it again"
 DATA_TABLE = (
     "seen accepted scans series participants men women slices slices_m slices_f slices_per_scan "
     "no_age no_sex bytes_in bytes_out"
@@ -95,6 +97,7 @@ def collect(
     out |= _of_run(run)
     for name, input_name in SETS.items():
         out |= _of_corpus(name, summaries.get(input_name))
+        out |= _classes(name, summaries.get(input_name))
     out |= searched.counted(search, known)
     out |= searched.identical(search, known)
     out |= searched.poses(search)
@@ -144,6 +147,15 @@ def _of_corpus(name: str, summary: Mapping[str, Any] | None) -> Findings:
         out[f"{field}.{name}"] = sum(counts.values())
         out |= {f"{field}.{name}.{reason}": int(n) for reason, n in counts.items()}
     return out | {f"notes.{name}": [str(note) for note in summary.get("notes") or []]}
+
+
+def _classes(name: str, summary: Mapping[str, Any] | None) -> Findings:
+    """Return how many slices of a corpus are of each class."""
+    counts = (summary or {}).get("classes")
+    if counts is None:
+        reason = NO_CONTROLS if summary is None and name == "control" else NO_CLASSES
+        return entry(f"class.{name}.none", None, reason)
+    return {f"class.{name}.{region}": int(counts.get(region, 0)) for region in CLASSES}
 
 
 def _paper_000() -> Findings:

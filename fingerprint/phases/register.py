@@ -49,8 +49,6 @@ def finish(job: AuditJob, values: Iterator[Values]) -> None:
             withheld.extend(matches.to_withhold(table))
             yield table
 
-    job.update(registration=dict(done))
-
     matches.save_bands(watched(), job.out / "matches.parquet")
     tables.save(job.out / "drop.tsv", withheld, matches.WITHHELD)
 

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fingerprint import ledger, warp
-from fingerprint.corpus.store import Corpus
 from fingerprint.ledger import Counts, Values
 from fingerprint.register import affine, elastic, energy, regions, resample, scores
 from fingerprint.register.engines import ENGINES

@@ -94,6 +94,16 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """A strip of small pictures."""
+
+    title: str
+    uri: str
+    alt: str
+    kind: str = "sheet"
+
+
+@dataclass(frozen=True)
 class View:
     """One picture of a pair: how a script finds it, what it shows; without `uri` a sentence."""
 
@@ -134,8 +144,8 @@ def value(findings: Mapping[str, Any], key: str, kind: str = "n") -> Value:
     ----------
     kind : str
         ``n`` count, ``r`` correlation, ``z`` effect size, ``sd`` spread, ``mean`` average,
-        ``bytes``, ``text``; ``bits``, ``share`` and ``energy`` of a registration; of a pose ``turn``, ``size``, ``down``, ``right``; ``range`` and
-        ``sizes`` of two ends.
+        ``bytes``, ``text``; ``bits``, ``share`` and ``energy`` of a registration; of a pose
+        ``turn``, ``size``, ``down``, ``right``; ``range`` and ``sizes`` of two ends.
     """
     entry = findings.get(key)
     if entry is None:

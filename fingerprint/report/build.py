@@ -28,8 +28,7 @@ from fingerprint.corpus import store
 from fingerprint.ledger import Damaged, replacing
 from fingerprint.measure import findings as measure
 from fingerprint.register import kept
-from fingerprint.report import page, sections
-
+from fingerprint.report import classes, page, sections
 from fingerprint.report.pairs import Shown, Slices, pictures
 from fingerprint.search import correlation, matches
 
@@ -228,7 +227,10 @@ def render(left: Left, *, without_real_images: bool) -> str:
         shown = pictures(
             left.findings, left.corpora["generated"], left.corpora["real"], left.registration
         )
-    made = page.Page(left.findings, left.matrices.get("real"), shown, reason, left.best)
+    sheets = {} if reason else _sheets(left)
+    made = page.Page(
+        left.findings, left.matrices.get("real"), shown, reason, left.best, sheets
+    )
     built = [(s, s.titled(made), s.absent(made)) for s in sections.SECTIONS]
     script = _resource("report.js")
     environment = Environment(
@@ -256,6 +258,18 @@ def render(left: Left, *, without_real_images: bool) -> str:
         sections=[(s.name, title, why, () if why else s.build(made)) for s, title, why in built],
         markup=Markup,  # noqa: S704 - for the drawings that figures.py made
     )
+
+
+def _sheets(left: Left) -> dict[tuple[str, str], str]:
+    """Draw slices by class, of the corpora whose slices have one; a damaged chunk costs its set."""
+    out = {}
+    for query_set, role in measure.SETS.items():
+        if role in left.corpora and left.findings.get(f"class.{query_set}.none") is not None:
+            try:
+                out |= classes.sheets({query_set: left.corpora[role]})
+            except Damaged as error:
+                log.warning("%s slices are shown without pictures by class: %s", query_set, error)
+    return out
 
 
 def _when(run: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -25,6 +25,7 @@ class Page:
     pictures: Mapping[int, Shown | str]
     without_images: str  # why no picture of a slice is shown; empty: they are
     best: pd.DataFrame | None = None  # the best registered pair of each query
+    sheets: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (set, class) -> picture
 
     def value(self, key: str, kind: str = "n") -> Value:
         """Return one entry of the findings as it is shown."""

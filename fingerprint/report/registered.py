@@ -1,4 +1,4 @@
-"""Registration in one view: how alike the best pairs are once aligned, and how much warp it took."""
+"""Registration in one view: how alike the best pairs are once aligned, and after how much warp."""
 
 from __future__ import annotations
 

@@ -9,7 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fingerprint.report import curves, evidence, page, registered, searched, similar, tables
+from fingerprint.report import (
+    classes,
+    curves,
+    evidence,
+    page,
+    registered,
+    searched,
+    similar,
+    tables,
+)
 from fingerprint.report.page import Page
 
 
@@ -59,6 +68,7 @@ SECTIONS = (
     Section(
         "search", "How the search was done", searched.search, not_finished("table1.generated.n")
     ),
+    Section("classes", "Slices by class", classes.classes, not_finished("class.real.none")),
     Section("data", "The data", tables.data, tables.no_data),
     Section("refused", "Files left out or refused", tables.refused, tables.no_data),
     Section("methods", "Methods", tables.methods),
