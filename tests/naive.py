@@ -86,3 +86,53 @@ def ranking(r: Sequence[float], at: Sequence[int], keep: int) -> list[tuple[floa
     """List (r, slice, patient) of the best patients, best first, ties to the lower slice."""
     there = [(-v, s, p) for p, (v, s) in enumerate(zip(r, at, strict=True)) if s >= 0]
     return [(-v, s, p) for v, s, p in sorted(there)][:keep]
+
+
+def entropy_bits(values: Sequence[int]) -> float:
+    """Entropy of what was counted, in bits: sum of p log2(1 / p)."""
+    n = len(values)
+    return sum(
+        values.count(v) / n * math.log2(n / values.count(v)) for v in set(values)
+    )
+
+
+def mutual_bits(x: Sequence[int], y: Sequence[int]) -> float:
+    """Mutual information of two lists of bins: H(x) + H(y) - H(x, y)."""
+    pairs = [a * 1000 + b for a, b in zip(x, y, strict=True)]
+    return entropy_bits(list(x)) + entropy_bits(list(y)) - entropy_bits(pairs)
+
+
+def three_ssim(
+    other: NDArray[np.float64], reference: NDArray[np.float64], ssim_map: NDArray[np.float64]
+) -> float:
+    """3-SSIM (METHOD 3.16) from a map of the size of the images, pixel by pixel."""
+
+    def sobel(image: NDArray[np.float64], i: int, j: int) -> float:
+        rows, cols = image.shape
+        p = [
+            [image[min(max(i + a, 0), rows - 1), min(max(j + b, 0), cols - 1)] for b in (-1, 0, 1)]
+            for a in (-1, 0, 1)
+        ]
+        gx = (p[0][2] + 2 * p[1][2] + p[2][2]) - (p[0][0] + 2 * p[1][0] + p[2][0])
+        gy = (p[2][0] + 2 * p[2][1] + p[2][2]) - (p[0][0] + 2 * p[0][1] + p[0][2])
+        return float(abs(gx) + abs(gy))
+
+    inside = [
+        (i, j) for i in range(5, other.shape[0] - 5) for j in range(5, other.shape[1] - 5)
+    ]
+    o = {at: sobel(reference, *at) for at in inside}
+    d = {at: sobel(other, *at) for at in inside}
+    g = max(o.values())
+    parts: dict[str, list[float]] = {"edge": [], "texture": [], "smooth": []}
+    for at in inside:
+        if o[at] > 0.12 * g or d[at] > 0.12 * g:
+            kind = "edge"
+        elif o[at] < 0.06 * g and d[at] <= 0.12 * g:
+            kind = "smooth"
+        else:
+            kind = "texture"
+        parts[kind].append(float(ssim_map[at]))
+    weights = {"edge": 0.5, "texture": 0.25, "smooth": 0.25}
+    there = [kind for kind in parts if parts[kind]]
+    total = sum(weights[kind] for kind in there)
+    return sum(weights[kind] * sum(parts[kind]) / len(parts[kind]) for kind in there) / total

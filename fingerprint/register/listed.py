@@ -155,7 +155,7 @@ def register_pairs(
         found = engine.affine(moving, fixed, start=_starts(listed.poses[at], corpus.size_px, where))
         shown = resample.warp_affine(moving, found.matrix)
         out["matrix"][at], out["converged"][at] = _numpy(found.matrix), _numpy(found.converged)
-        out["scores"][at, 0] = scores.scores(moving, fixed)
+        out["scores"][at, 0] = scores.stored_scores(moving, fixed)
         inside = resample.inside(resample.affine_field(found.matrix, corpus.size_px))
         out["scores"][at, 1] = scores.scores(shown, fixed, inside)
     alike = out["scores"][:, 1, NAMES.index("r_highpass")]
@@ -227,8 +227,7 @@ def _warp(field: Tensor) -> Floats:
 
 def _reduced(field: Tensor) -> Tensor:
     """Return the means of a field over the cells of a coarser grid."""
-    size = field.shape[-1] // min(KEPT_PX, field.shape[-1])
-    return torch.nn.functional.avg_pool2d(field, size)
+    return torch.nn.functional.adaptive_avg_pool2d(field, min(KEPT_PX, field.shape[-1]))
 
 
 def _numpy(values: Tensor) -> NDArray[Any]:

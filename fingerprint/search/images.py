@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
 from fingerprint.settings import IMAGES
 
@@ -65,10 +66,15 @@ def body(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def highpass(images: NDArray[np.uint8]) -> NDArray[np.int8]:
     """Take the blur (sigma: a 64th of the side) from images (n, h, h); held at -127 and 127."""
-    side = images.shape[-1]
-    grey = images.astype(np.float32)
-    away = grey - blurred(grey, side / 64, most=255)
-    return _int8(away)
+    away = highpass_of(torch.from_numpy(images.astype(np.float32)))
+    out: NDArray[np.int8] = away.to(torch.int8).numpy()
+    return out
+
+
+def highpass_of(grey: Tensor) -> Tensor:
+    """Return `highpass` as a tensor: whole grey levels (..., h, h), float32, on their device."""
+    away = grey - _blur(grey, grey.shape[-1] / 64, most=255)
+    return away.round().clamp(-127, 127)
 
 
 def local_contrast(
@@ -116,17 +122,18 @@ def blurred(grey: NDArray[np.float32], sigma: float, *, most: int) -> NDArray[np
     float32, shape (n, h, h)
         Within a few hundredths of `most` / 255 of the blur in real numbers.
     """
+    out: NDArray[np.float32] = _blur(torch.from_numpy(grey), sigma, most=most).numpy()
+    return out
+
+
+def _blur(grey: Tensor, sigma: float, *, most: int) -> Tensor:
+    """`blurred` by torch, which keeps to the threads that a worker was given."""
     one = 2 ** min(12, int(math.log2(2**24 / most)))  # weights are whole numbers; this is their sum
-    weights = _weights(grey.shape[-1], sigma, one)
+    weights = torch.from_numpy(_weights(grey.shape[-1], sigma, one)).to(grey.device)
     # between the directions: as many steps of a grey level as the second sum can hold
-    step = np.float32(2.0 ** -int(math.log2(2**24 / (most * one))))
-    across = np.rint(_product(grey, weights.T) / (one * step))
-    return _product(weights, across) * (step / one)
-
-
-def _product(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Matrix product by torch, which keeps to the threads that a worker was given."""
-    return (torch.from_numpy(left) @ torch.from_numpy(right)).numpy()
+    step = 2.0 ** -int(math.log2(2**24 / (most * one)))
+    across = (grey @ weights.T / (one * step)).round()
+    return weights @ across * (step / one)
 
 
 @functools.lru_cache(maxsize=16)
