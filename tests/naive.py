@@ -91,9 +91,7 @@ def ranking(r: Sequence[float], at: Sequence[int], keep: int) -> list[tuple[floa
 def entropy_bits(values: Sequence[int]) -> float:
     """Entropy of what was counted, in bits: sum of p log2(1 / p)."""
     n = len(values)
-    return sum(
-        values.count(v) / n * math.log2(n / values.count(v)) for v in set(values)
-    )
+    return sum(values.count(v) / n * math.log2(n / values.count(v)) for v in set(values))
 
 
 def mutual_bits(x: Sequence[int], y: Sequence[int]) -> float:
@@ -117,9 +115,7 @@ def three_ssim(
         gy = (p[2][0] + 2 * p[2][1] + p[2][2]) - (p[0][0] + 2 * p[0][1] + p[0][2])
         return float(abs(gx) + abs(gy))
 
-    inside = [
-        (i, j) for i in range(5, other.shape[0] - 5) for j in range(5, other.shape[1] - 5)
-    ]
+    inside = [(i, j) for i in range(5, other.shape[0] - 5) for j in range(5, other.shape[1] - 5)]
     o = {at: sobel(reference, *at) for at in inside}
     d = {at: sobel(other, *at) for at in inside}
     g = max(o.values())
@@ -136,3 +132,10 @@ def three_ssim(
     there = [kind for kind in parts if parts[kind]]
     total = sum(weights[kind] for kind in there)
     return sum(weights[kind] * sum(parts[kind]) / len(parts[kind]) for kind in there) / total
+
+
+def stepped_up(p: Sequence[float], q: float) -> list[bool]:
+    """Benjamini-Hochberg: reject the k smallest, k the largest with p_(k) <= k q / n."""
+    tested = sorted(v for v in p if not math.isnan(v))
+    cut = max((v for k, v in enumerate(tested, 1) if v <= k * q / len(tested)), default=-1.0)
+    return [v <= cut for v in p]

@@ -78,7 +78,9 @@ def information(
 
 def _joint(x: Tensor, y: Tensor, mask: Tensor | None, bins: int) -> Tensor:
     """Count pixels by the grey levels of both images: float64 (B, bins, bins), whole numbers."""
-    of_x, of_y = ((part.flatten(1) * (bins / (MOST + 1))).int().clamp_(0, bins - 1) for part in (x, y))
+    of_x, of_y = (
+        (part.flatten(1) * (bins / (MOST + 1))).int().clamp_(0, bins - 1) for part in (x, y)
+    )
     cell = of_x.mul_(bins).add_(of_y)
     if mask is not None:
         cell.masked_fill_(~mask.flatten(1), bins**2)  # one more cell, of what does not count

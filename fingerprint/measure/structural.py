@@ -98,9 +98,7 @@ def _map(name: str, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
     both, squares = m_x * m_y, m_x * m_x + m_y * m_y
     v, cov = xx + yy - squares, xy - both
     m_x, m_y = m_x + middle, m_y + middle
-    return (
-        (2 * m_x * m_y + C1) / (m_x * m_x + m_y * m_y + C1) * ((2 * cov + C2) / (v + C2))
-    )
+    return (2 * m_x * m_y + C1) / (m_x * m_x + m_y * m_y + C1) * ((2 * cov + C2) / (v + C2))
 
 
 def _windowed(images: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fingerprint import ledger, warp
 from fingerprint.ledger import Counts, Values
-from fingerprint.register import affine, elastic, energy, regions, resample, scores
+from fingerprint.register import affine, elastic, energy, regions, resample, scores, tiles
 from fingerprint.register.engines import ENGINES
 from fingerprint.register.scores import NAMES, STEPS
 from fingerprint.search import device
@@ -171,7 +171,7 @@ def register_pairs(
             bent = field - resample.affine_field(start, corpus.size_px)
             of = listed.queries[at[here]]
             out["field"][of] = _numpy(_reduced(bent[here]))
-            out["tiles"][of] = regions.local_z(shown[here], fixed[here], inside[here])
+            out["tiles"][of] = tiles.local_z(shown[here], fixed[here], inside[here])
     return out, counted(out)
 
 
@@ -187,7 +187,7 @@ def most_alike(listed: Listed, alike: Floats, keep: int) -> Ints:
 
 
 def _blank(listed: Listed, side: int) -> dict[str, NDArray[Any]]:
-    n, q, tiles = len(listed.slices), len(listed.counts), regions.tiles_of(side)
+    n, q, along = len(listed.slices), len(listed.counts), tiles.tiles_of(side)
     small = min(KEPT_PX, side)
     return {
         "matrix": np.full((n, 2, 3), np.nan),
@@ -195,7 +195,7 @@ def _blank(listed: Listed, side: int) -> dict[str, NDArray[Any]]:
         "scores": np.full((n, len(STEPS), len(NAMES)), np.nan),
         "warp": np.full((n, len(WARP)), np.nan),
         "field": np.full((q, 2, small, small), np.nan, np.float32),
-        "tiles": np.full((q, tiles, tiles), np.nan),
+        "tiles": np.full((q, along, along), np.nan),
     }
 
 

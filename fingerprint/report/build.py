@@ -228,9 +228,7 @@ def render(left: Left, *, without_real_images: bool) -> str:
             left.findings, left.corpora["generated"], left.corpora["real"], left.registration
         )
     sheets = {} if reason else _sheets(left)
-    made = page.Page(
-        left.findings, left.matrices.get("real"), shown, reason, left.best, sheets
-    )
+    made = page.Page(left.findings, left.matrices.get("real"), shown, reason, left.best, sheets)
     built = [(s, s.titled(made), s.absent(made)) for s in sections.SECTIONS]
     script = _resource("report.js")
     environment = Environment(

@@ -71,9 +71,9 @@ def highpass(images: NDArray[np.uint8]) -> NDArray[np.int8]:
     return out
 
 
-def highpass_of(grey: Tensor) -> Tensor:
+def highpass_of(grey: Tensor, sigma: float | None = None) -> Tensor:
     """Return `highpass` as a tensor: whole grey levels (..., h, h), float32, on their device."""
-    away = grey - _blur(grey, grey.shape[-1] / 64, most=255)
+    away = grey - _blur(grey, sigma or grey.shape[-1] / 64, most=255)
     return away.round().clamp(-127, 127)
 
 
