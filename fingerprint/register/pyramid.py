@@ -1,7 +1,7 @@
 """What affine maps are found on: smaller and smaller images, and derivatives of the fixed one.
 
-A pixel of a level is the mean of `shrink` x `shrink` pixels, so its centre lies between theirs: pixel
-i of a level shows the point ``shrink i + (shrink - 1) / 2``. Maps are kept apart from levels: they
+A pixel of a level is the mean of `shrink` x `shrink` pixels and lies in the middle of them: pixel i
+of a level shows the point ``shrink i + (shrink - 1) / 2``. Maps are kept apart from levels: they
 speak of pixels of the images themselves, counted from the image centre,
 
     q - c = L (p - c) + t        c = ((side - 1) / 2, (side - 1) / 2)

@@ -1,10 +1,12 @@
 """Affine registration by SimpleITK, one pair at a time and one thread: the oracle for `affine`.
 
-Correlation metric, gradient descent with steps estimated from the physical shift, three sizes:
-what its documentation recommends for images of one modality.
+Correlation metric, regular-step gradient descent scaled by physical shift, three sizes. Plain
+gradient descent and the line search of conjugate gradients came out worse on moved slices.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name its documentation uses
@@ -16,7 +18,8 @@ from fingerprint.register.affine import Affine, Alignment, Kind
 from fingerprint.register.overlap import checked_pairs, overlap
 
 SHRINK, SMOOTH_PX = (8, 4, 2), (4.0, 2.0, 1.0)
-STEPS = 100  # at each size
+FIRST_PX, LAST_PX = 1.0, 1e-3  # length of a step, halved when it turns back
+STEPS = 200  # at each size
 
 
 def affine(
@@ -52,12 +55,7 @@ def _found(
     method.SetNumberOfThreads(1)
     method.SetMetricAsCorrelation()
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsConjugateGradientLineSearch(
-        learningRate=1.0,
-        numberOfIterations=STEPS,
-        convergenceMinimumValue=1e-6,
-        convergenceWindowSize=5,
-    )
+    method.SetOptimizerAsRegularStepGradientDescent(FIRST_PX, LAST_PX, STEPS)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetShrinkFactorsPerLevel(SHRINK)
     method.SetSmoothingSigmasPerLevel(SMOOTH_PX)
@@ -75,18 +73,15 @@ def _found(
     return _composed(start, added)
 
 
-def _transform(kind: Kind, side: int) -> sitk.Transform:
-    makers = {
-        "rigid": sitk.Euler2DTransform,
-        "similarity": sitk.Similarity2DTransform,
-        "affine": lambda: sitk.AffineTransform(2),
-    }
-    transform = makers[kind]()
+def _transform(kind: Kind, side: int) -> Any:
+    transform: Any = sitk.AffineTransform(2)
+    if kind != "affine":
+        transform = sitk.Euler2DTransform() if kind == "rigid" else sitk.Similarity2DTransform()
     transform.SetCenter([(side - 1) / 2] * 2)
     return transform
 
 
-def _composed(start: NDArray[np.float64], added: sitk.Transform) -> NDArray[np.float64]:
+def _composed(start: NDArray[np.float64], added: Any) -> NDArray[np.float64]:
     linear = np.reshape(added.GetMatrix(), (2, 2))
     centre = np.array(added.GetCenter())
     shift = centre + np.array(added.GetTranslation()) - linear @ centre
