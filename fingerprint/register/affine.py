@@ -18,13 +18,14 @@ from torch import Tensor
 from fingerprint import warp
 from fingerprint.register.ecc import Climb, climb
 from fingerprint.register.overlap import checked_pairs, overlap
-from fingerprint.register.pyramid import level
+from fingerprint.register.pyramid import Level, level, repeated
 
 Kind = Literal["rigid", "similarity", "affine"]
 
 AT_ONCE = 256  # pairs on a GPU: some 4 GiB at 512
 FIRST_PX = 32  # side of the smallest images, at least
 BENT_PX = 128  # on smaller images than these an affine map is not told from a similarity
+TURNS_DEG = (0.0, -10.0, 10.0)  # added to the start on the smallest images
 COARSE = 0.05  # pixels of a level: what a place is good to there
 
 # small maps [S | s], row by row: y' = (S y x + s)
@@ -149,23 +150,42 @@ def _aligned(moving: Tensor, fixed: Tensor, start: Tensor, spec: Affine) -> Alig
     side = fixed.shape[-1]
     place = first = _place(start, side)
     settled = torch.zeros(len(start), dtype=torch.bool, device=start.device)
-    for shrink, every in _sizes(side):
-        kind = spec.kind
-        if kind == "affine" and side // shrink < BENT_PX and shrink > 1:
-            kind = "similarity"
-        last = shrink == 1
-        how = Climb(
-            torch.tensor(BASES[kind], dtype=torch.float64, device=start.device),
-            kind == "rigid",
-            spec.steps,
-            spec.tolerance_px if last else max(spec.tolerance_px, COARSE * shrink),
-            spec.least_overlap,
+    sizes = _sizes(side)
+    for i, (shrink, every) in enumerate(sizes):
+        here, how = (
+            level(moving, fixed, shrink=shrink, every=every),
+            _how(spec, side, shrink, place),
         )
-        place, settled = climb(level(moving, fixed, shrink=shrink, every=every), place, how)
-    found = torch.where(
-        (place == first).flatten(1).all(1)[:, None, None], start, _matrix(place, side)
-    )
+        if i == 0 and len(sizes) > 1:
+            place = _best_of_turns(here, place, how)
+        else:
+            place, _, settled = climb(here, place, how)
+    stayed = (place == first).flatten(1).all(1)[:, None, None]
+    found = torch.where(stayed, start, _matrix(place, side))  # no bit is lost where nothing moved
     return _judged(moving, fixed, start, found, settled, spec)
+
+
+def _how(spec: Affine, side: int, shrink: int, like: Tensor) -> Climb:
+    small = shrink > 1 and side // shrink < BENT_PX
+    kind = "similarity" if small and spec.kind == "affine" else spec.kind
+    return Climb(
+        torch.tensor(BASES[kind], dtype=torch.float64, device=like.device),
+        kind == "rigid",
+        spec.steps,
+        spec.tolerance_px if shrink == 1 else max(spec.tolerance_px, COARSE * shrink),
+        spec.least_overlap,
+    )
+
+
+def _best_of_turns(here: Level, place: Tensor, how: Climb) -> Tensor:
+    """Climb from the start and from the start turned; take the highest, the first of equals."""
+    turns = torch.deg2rad(torch.tensor(TURNS_DEG, dtype=torch.float64, device=place.device))
+    c, s = turns.cos(), turns.sin()
+    turned = place[:, None, :, :2] @ torch.stack([c, s, -s, c], dim=1).unflatten(1, (2, 2))
+    starts = torch.cat([turned, place[:, None, :, 2:].expand(-1, len(turns), -1, -1)], dim=3)
+    ends, r, _ = climb(repeated(here, len(turns)), starts.flatten(0, 1), how)
+    best = r.unflatten(0, (-1, len(turns))).argmax(1)
+    return ends.unflatten(0, (-1, len(turns)))[torch.arange(len(place), device=best.device), best]
 
 
 def _judged(

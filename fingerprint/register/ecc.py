@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fingerprint.register.pyramid import ROWS, Level, look
 
-FAR = 0.25  # of a side: a longer step is no small map
+FAR = 1 / 16  # of a side: a longer step is no small map, and is shortened
 SQUEEZED = 4.0  # times the area, or a quarter: beyond, a map has run away
 LOWER = 0.25  # what a step that lowers r is shortened to
 
@@ -40,7 +40,7 @@ class Climb:
     least_overlap: float
 
 
-def climb(level: Level, start: Tensor, how: Climb) -> tuple[Tensor, Tensor]:
+def climb(level: Level, start: Tensor, how: Climb) -> tuple[Tensor, Tensor, Tensor]:
     """Follow r to its top; every pair stops by itself, so none depends on the others.
 
     Parameters
@@ -53,6 +53,8 @@ def climb(level: Level, start: Tensor, how: Climb) -> tuple[Tensor, Tensor]:
     -------
     place : Tensor, shape (b, 2, 3), float64
         The best that were met, the starts among them.
+    r : Tensor, shape (b,), float64
+        On the level's images; -2 where it does not exist or the overlap is too small.
     settled : Tensor, shape (b,), bool
         No step of `tolerance_px` or more leads further up.
     """
@@ -72,7 +74,7 @@ def climb(level: Level, start: Tensor, how: Climb) -> tuple[Tensor, Tensor]:
         r, length = torch.where(up, new[0], r), torch.where(up, new[2], length)
         step = torch.where(up[:, None, None], new[1], step)
         share = torch.where(up, torch.ones_like(share), torch.where(going, LOWER * share, share))
-    return place, share * length < how.tolerance_px
+    return place, r, share * length < how.tolerance_px
 
 
 def _towards(

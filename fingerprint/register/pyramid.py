@@ -74,6 +74,12 @@ def _rows(fixed: Tensor, unit: Tensor, shrink: int, every: int) -> Tensor:
     return rows.flatten(2)
 
 
+def repeated(level: Level, times: int) -> Level:
+    """Show every pair several times in a row, for several starts."""
+    moving, rows = (part.repeat_interleave(times, dim=0) for part in (level.moving, level.rows))
+    return Level(level.side, level.shrink, moving, rows, level.away)
+
+
 def look(level: Level, place: Tensor) -> tuple[Tensor, Tensor]:
     """Look the moving images up where places put the compared pixels.
 
