@@ -86,3 +86,26 @@ def ranking(r: Sequence[float], at: Sequence[int], keep: int) -> list[tuple[floa
     """List (r, slice, patient) of the best patients, best first, ties to the lower slice."""
     there = [(-v, s, p) for p, (v, s) in enumerate(zip(r, at, strict=True)) if s >= 0]
     return [(-v, s, p) for v, s, p in sorted(there)][:keep]
+
+
+def overlap_pearson(
+    moving: NDArray[np.float32], fixed: NDArray[np.float32], matrix: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Pearson r of fixed pixels and the moving image at M(p), pixel by pixel, where M(p) is inside.
+
+    Also the share of the fixed pixels that these are.
+    """
+    height, width = moving.shape
+    pairs = []
+    for i in range(fixed.shape[0]):
+        for j in range(fixed.shape[1]):
+            y, x = (float(row[0] * i + row[1] * j + row[2]) for row in matrix)
+            if not (0 <= y <= height - 1 and 0 <= x <= width - 1):
+                continue
+            top, left = min(int(y), height - 2), min(int(x), width - 2)
+            v, u = y - top, x - left
+            upper = (1 - u) * float(moving[top, left]) + u * float(moving[top, left + 1])
+            lower = (1 - u) * float(moving[top + 1, left]) + u * float(moving[top + 1, left + 1])
+            pairs.append(((1 - v) * upper + v * lower, float(fixed[i, j])))
+    a, b = np.array(pairs).T
+    return float(np.corrcoef(a, b)[0, 1]), len(pairs) / fixed.size
