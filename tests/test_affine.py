@@ -262,8 +262,8 @@ def test_the_reference_finds_the_same(kind) -> None:
     ours = affine(moving, fixed, start=identity(2), spec=spec)
     theirs = reference.affine(moving, fixed, start=identity(2), spec=spec)
     assert theirs.converged.all()
-    # it stops a good part of a pixel away: gradient descent on images of half the size
-    assert corner_error(ours.matrix, theirs.matrix, SIDE).max() < 1.0
+    # its smallest pixels are two of ours: a tenth of a pixel is what it resolves
+    assert corner_error(ours.matrix, theirs.matrix, SIDE).max() < 0.3
     assert (ours.r > theirs.r - 1e-3).all()
 
 

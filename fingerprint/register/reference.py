@@ -18,8 +18,9 @@ from fingerprint.register.affine import Affine, Alignment, Kind
 from fingerprint.register.overlap import checked_pairs, overlap
 
 SHRINK, SMOOTH_PX = (8, 4, 2), (4.0, 2.0, 1.0)
-FIRST_PX, LAST_PX = 1.0, 1e-3  # length of a step, halved when it turns back
-STEPS = 200  # at each size
+FIRST_PX, LAST_PX = 1.0, 1e-4  # length of a step, halved when it turns back
+STEPS = 500  # at each size
+SLOPE = 1e-8  # with ITK's own 1e-4, descent ends up to 5 px too early
 
 
 def affine(
@@ -55,7 +56,9 @@ def _found(
     method.SetNumberOfThreads(1)
     method.SetMetricAsCorrelation()
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(FIRST_PX, LAST_PX, STEPS)
+    method.SetOptimizerAsRegularStepGradientDescent(
+        FIRST_PX, LAST_PX, STEPS, gradientMagnitudeTolerance=SLOPE
+    )
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetShrinkFactorsPerLevel(SHRINK)
     method.SetSmoothingSigmasPerLevel(SMOOTH_PX)
