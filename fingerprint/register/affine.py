@@ -7,7 +7,7 @@ time, where sums may be added in another order and results agree to a hundredth 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fingerprint import warp
-from fingerprint.register.ecc import Climb, climb
+from fingerprint.register.ecc import Climb, climb, highest
 from fingerprint.register.overlap import checked_pairs, overlap
-from fingerprint.register.pyramid import Level, level, repeated
+from fingerprint.register.pyramid import level
 
 Kind = Literal["rigid", "similarity", "affine"]
 
@@ -151,15 +151,19 @@ def _aligned(moving: Tensor, fixed: Tensor, start: Tensor, spec: Affine) -> Alig
     place = first = _place(start, side)
     settled = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     sizes = _sizes(side)
+    safe = next(shrink for shrink, _ in sizes if shrink == 1 or side // shrink >= BENT_PX)
     for i, (shrink, every) in enumerate(sizes):
         here, how = (
             level(moving, fixed, shrink=shrink, every=every),
             _how(spec, side, shrink, place),
         )
-        if i == 0 and len(sizes) > 1:
-            place = _best_of_turns(here, place, how)
-        else:
-            place, _, settled = climb(here, place, how)
+        if i == 0 < len(sizes) - 1:
+            place = highest(here, _turned(place), how)
+            continue
+        if shrink == safe:  # where small images led away from a good start
+            starts = torch.stack([first, place], dim=1)
+            place = highest(here, starts, replace(how, steps=0))
+        place, _, settled = climb(here, place, how)
     stayed = (place == first).flatten(1).all(1)[:, None, None]
     found = torch.where(stayed, start, _matrix(place, side))  # no bit is lost where nothing moved
     return _judged(moving, fixed, start, found, settled, spec)
@@ -177,15 +181,12 @@ def _how(spec: Affine, side: int, shrink: int, like: Tensor) -> Climb:
     )
 
 
-def _best_of_turns(here: Level, place: Tensor, how: Climb) -> Tensor:
-    """Climb from the start and from the start turned; take the highest, the first of equals."""
+def _turned(place: Tensor) -> Tensor:
+    """Return places and the same turned about the image centre, (b, turns, 2, 3)."""
     turns = torch.deg2rad(torch.tensor(TURNS_DEG, dtype=torch.float64, device=place.device))
     c, s = turns.cos(), turns.sin()
     turned = place[:, None, :, :2] @ torch.stack([c, s, -s, c], dim=1).unflatten(1, (2, 2))
-    starts = torch.cat([turned, place[:, None, :, 2:].expand(-1, len(turns), -1, -1)], dim=3)
-    ends, r, _ = climb(repeated(here, len(turns)), starts.flatten(0, 1), how)
-    best = r.unflatten(0, (-1, len(turns))).argmax(1)
-    return ends.unflatten(0, (-1, len(turns)))[torch.arange(len(place), device=best.device), best]
+    return torch.cat([turned, place[:, None, :, 2:].expand(-1, len(turns), -1, -1)], dim=3)
 
 
 def _judged(

@@ -22,10 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fingerprint.register.pyramid import ROWS, Level, look
+from fingerprint.register.pyramid import ROWS, Level, look, repeated
 
 FAR = 1 / 16  # of a side: a longer step is no small map, and is shortened
 SQUEEZED = 4.0  # times the area, or a quarter: beyond, a map has run away
+HIGHER = 1e-4  # in r, on one level
 LOWER = 0.25  # what a step that lowers r is shortened to
 
 
@@ -75,6 +76,22 @@ def climb(level: Level, start: Tensor, how: Climb) -> tuple[Tensor, Tensor, Tens
         step = torch.where(up[:, None, None], new[1], step)
         share = torch.where(up, torch.ones_like(share), torch.where(going, LOWER * share, share))
     return place, r, share * length < how.tolerance_px
+
+
+def highest(level: Level, starts: Tensor, how: Climb) -> Tensor:
+    """Climb from several places of each pair, (b, s, 2, 3); return the highest, (b, 2, 3).
+
+    An earlier one is taken unless a later one is higher by `HIGHER`.
+    """
+    times = starts.shape[1]
+    ends, r, _ = climb(repeated(level, times), starts.flatten(0, 1), how)
+    ends, r = ends.unflatten(0, (-1, times)), r.unflatten(0, (-1, times))
+    best, best_r = ends[:, 0], r[:, 0]
+    for i in range(1, times):
+        better = r[:, i] > best_r + HIGHER
+        best = torch.where(better[:, None, None], ends[:, i], best)
+        best_r = torch.where(better, r[:, i], best_r)
+    return best
 
 
 def _towards(

@@ -6,6 +6,7 @@ gradient descent and the line search of conjugate gradients came out worse on mo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,23 @@ from torch import Tensor
 from fingerprint.register.affine import Affine, Alignment, Kind
 from fingerprint.register.overlap import checked_pairs, overlap
 
-SHRINK, SMOOTH_PX = (8, 4, 2), (4.0, 2.0, 1.0)
-FIRST_PX, LAST_PX = 1.0, 1e-4  # length of a step, halved when it turns back
-STEPS = 500  # at each size
-SLOPE = 1e-8  # with ITK's own 1e-4, descent ends up to 5 px too early
+
+@dataclass(frozen=True)
+class Descent:
+    """How ITK goes down, at each of some sizes.
+
+    shrink, smooth_px : of the images at each size
+    first_px, last_px : length of a step, halved when the slope turns
+    slope : where it is flat enough; with ITK's own 1e-4, descent ends up to 5 px too early
+    steps : the most at a size
+    """
+
+    shrink: tuple[int, ...] = (8, 4, 2)
+    smooth_px: tuple[float, ...] = (4.0, 2.0, 1.0)
+    first_px: float = 1.0
+    last_px: float = 1e-4
+    slope: float = 1e-8
+    steps: int = 500
 
 
 def affine(
@@ -29,6 +43,7 @@ def affine(
     *,
     start: Tensor,
     spec: Affine = Affine(),  # noqa: B008
+    descent: Descent = Descent(),  # noqa: B008
 ) -> Alignment:
     """Find affine maps as `fingerprint.register.affine.affine` does: same arguments, same result.
 
@@ -39,7 +54,7 @@ def affine(
     found = start.clone()
     for i in range(len(moving)):
         one, other = moving[i, 0].cpu().numpy(), fixed[i, 0].cpu().numpy()
-        placed = _found(one, other, start[i].cpu().numpy(), spec.kind)
+        placed = _found(one, other, start[i].cpu().numpy(), spec.kind, descent)
         found[i] = torch.from_numpy(placed)
     start_r, _ = overlap(moving, fixed, start)
     found_r, share = overlap(moving, fixed, found)
@@ -49,7 +64,11 @@ def affine(
 
 
 def _found(
-    moving: NDArray[np.float32], fixed: NDArray[np.float32], start: NDArray[np.float64], kind: Kind
+    moving: NDArray[np.float32],
+    fixed: NDArray[np.float32],
+    start: NDArray[np.float64],
+    kind: Kind,
+    how: Descent,
 ) -> NDArray[np.float64]:
     """Return start o T, (2, 3) in (y, x); T is what is optimised. The start where that fails."""
     method = sitk.ImageRegistrationMethod()
@@ -57,11 +76,11 @@ def _found(
     method.SetMetricAsCorrelation()
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
-        FIRST_PX, LAST_PX, STEPS, gradientMagnitudeTolerance=SLOPE
+        how.first_px, how.last_px, how.steps, gradientMagnitudeTolerance=how.slope
     )
     method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel(SHRINK)
-    method.SetSmoothingSigmasPerLevel(SMOOTH_PX)
+    method.SetShrinkFactorsPerLevel(how.shrink)
+    method.SetSmoothingSigmasPerLevel(how.smooth_px)
     # ITK speaks of (x, y)
     first = sitk.AffineTransform(2)
     first.SetMatrix(start[::-1, 1::-1].ravel().tolist())
