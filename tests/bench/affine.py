@@ -6,8 +6,7 @@ Real 8-bit slices are moved at random (15 deg, 10 %, 40 px, shear 3 %; two seeds
 from the identity and from what a pose search finds (off by 1 deg, 2 %, 4 px). One thread each: both
 take one pair at a time, and either is run once per core. SimpleITK is shown as the oracle of the
 tests, with ITK's own tolerances on a fifth of the pixels, and in a hurry (nothing above 128 px).
-Phantoms, where FINGERPRINT_DATA names no slices. Where there is a GPU, our CPU path is compared with
-it.
+Phantoms, where FINGERPRINT_DATA names no slices. Where there is a GPU, it is compared with the CPU.
 """
 
 from __future__ import annotations
