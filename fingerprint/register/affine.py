@@ -52,7 +52,7 @@ class Affine:
     """
 
     kind: Kind = "affine"
-    steps: int = 20
+    steps: int = 60  # strangers climb slowly; a copy needs two or three
     tolerance_px: float = 0.02
     least_overlap: float = 0.4
 
