@@ -243,6 +243,8 @@ def test_bad_arguments_are_named() -> None:
         affine(image, image[:1], start=identity(2))
     with pytest.raises(ValueError, match="affine: maps must be float64"):
         affine(image, image, start=identity(2).float())
+    with pytest.raises(ValueError, match="from_poses: poses must be"):
+        from_poses(np.array(warp.IDENTITY), 64)
     with pytest.raises(ValueError, match="kind must be one of"):
         Affine(kind="bent")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="steps must be"):

@@ -2,7 +2,7 @@
 
 A pair is done in the same way whatever stands beside it: on a CPU pairs are taken one at a time,
 which is also the fastest (all that is computed of a pair stays in the cache); on a GPU many at a
-time, where sums may be added in another order and results agree to a hundredth of a pixel.
+time, where sums are added in another order, and results agree to a few hundredths of a pixel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from fingerprint import warp
 from fingerprint.register.ecc import Climb, climb, highest
 from fingerprint.register.overlap import checked_pairs, overlap
-from fingerprint.register.pyramid import level
+from fingerprint.register.pyramid import level, shrunk
 
 Kind = Literal["rigid", "similarity", "affine"]
 
@@ -135,8 +135,15 @@ def from_poses(poses: NDArray[np.float64], side: int) -> Tensor:
     -------
     Tensor, shape (B, 2, 3), float64
         Inverse of `warp.matrix`.
+
+    Raises
+    ------
+    ValueError
+        Poses of another shape.
     """
-    matrices = torch.from_numpy(np.atleast_3d(warp.matrix(poses, side)))
+    if poses.ndim != 2:
+        raise ValueError(f"from_poses: poses must be (B, 5), got shape {poses.shape}")
+    matrices = torch.from_numpy(warp.matrix(poses, side))
     back = matrices.new_zeros((len(matrices), 2, 3))
     a, b, c, d = (matrices[:, i, j] for i in (0, 1) for j in (0, 1))
     area = a * d - b * c
@@ -152,11 +159,11 @@ def _aligned(moving: Tensor, fixed: Tensor, start: Tensor, spec: Affine) -> Alig
     settled = torch.zeros(len(start), dtype=torch.bool, device=start.device)
     sizes = _sizes(side)
     safe = next(shrink for shrink, _ in sizes if shrink == 1 or side // shrink >= BENT_PX)
+    small = [shrunk(images, [shrink for shrink, _ in sizes]) for images in (moving, fixed)]
     for i, (shrink, every) in enumerate(sizes):
-        here, how = (
-            level(moving, fixed, shrink=shrink, every=every),
-            _how(spec, side, shrink, place),
-        )
+        like, other = (images[shrink] for images in small)
+        here = level(like, other, side=side, shrink=shrink, every=every)
+        how = _how(spec, side, shrink, place)
         if i == 0 < len(sizes) - 1:
             place = highest(here, _turned(place), how)
             continue
@@ -206,7 +213,7 @@ def _sizes(side: int) -> list[tuple[int, int]]:
     """Return (shrink, every) of the levels, coarse to fine.
 
     Of large images every second pixel along a side is compared at full resolution: a quarter of
-    the sums, and the same place to a hundredth of a pixel.
+    the sums, and the same place to a few hundredths of a pixel.
     """
     halvings = max(0, (side // FIRST_PX).bit_length() - 1)
     fine = 2 if side >= 2 * BENT_PX else 1
