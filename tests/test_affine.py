@@ -300,3 +300,15 @@ def test_all_real_slices_moved_at_random_are_brought_back(
     data: Path, seed: int, from_identity: bool
 ) -> None:
     assert recovered(data, None, seed, from_identity=from_identity) >= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("from_identity", [True, False])
+def test_r_on_real_slices_is_that_of_the_reference(data: Path, from_identity: bool) -> None:
+    images = slices_8bit(data, 20)
+    truth = maps(len(images), 512, seed=9)
+    moving, fixed = tensor(moved(images, truth)), tensor(images)
+    start = identity(len(images)) if from_identity else nearby(truth, 512, seed=10)
+    ours = affine(moving, fixed, start=start)
+    theirs = reference.affine(moving, fixed, start=start)
+    assert (ours.r >= theirs.r - 1e-3).all()

@@ -22,7 +22,7 @@ from fingerprint.register.pyramid import level, shrunk
 
 Kind = Literal["rigid", "similarity", "affine"]
 
-AT_ONCE = 256  # pairs on a GPU: some 4 GiB at 512
+AT_ONCE = {"cpu": 1, "cuda": 256}  # pairs at a time; on a GPU some 4 GiB at 512
 FIRST_PX = 32  # side of the smallest images, at least
 BENT_PX = 128  # on smaller images than these an affine map is not told from a similarity
 TURNS_DEG = (0.0, -10.0, 10.0)  # added to the start on the smallest images
@@ -110,7 +110,7 @@ def affine(
     Evangelidis and Psarakis, 2008, doi:10.1109/TPAMI.2008.113; see `ecc`.
     """
     checked_pairs("affine", moving, fixed, start)
-    few = 1 if moving.device.type == "cpu" else AT_ONCE
+    few = AT_ONCE.get(moving.device.type, 1)
     parts = [slice(i, i + few) for i in range(0, len(moving), few)]
     # copies: how a tensor lies in memory must not decide how its sums are added
     done = [_aligned(moving[at].clone(), fixed[at].clone(), start[at], spec) for at in parts]
