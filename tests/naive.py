@@ -139,3 +139,26 @@ def stepped_up(p: Sequence[float], q: float) -> list[bool]:
     tested = sorted(v for v in p if not math.isnan(v))
     cut = max((v for k, v in enumerate(tested, 1) if v <= k * q / len(tested)), default=-1.0)
     return [v <= cut for v in p]
+
+
+def overlap_pearson(
+    moving: NDArray[np.float32], fixed: NDArray[np.float32], matrix: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Pearson r of fixed pixels and the moving image at M(p), pixel by pixel, where M(p) is inside.
+
+    Also the share of the fixed pixels that these are.
+    """
+    height, width = moving.shape
+    pairs = []
+    for i in range(fixed.shape[0]):
+        for j in range(fixed.shape[1]):
+            y, x = (float(row[0] * i + row[1] * j + row[2]) for row in matrix)
+            if not (0 <= y <= height - 1 and 0 <= x <= width - 1):
+                continue
+            top, left = min(int(y), height - 2), min(int(x), width - 2)
+            v, u = y - top, x - left
+            upper = (1 - u) * float(moving[top, left]) + u * float(moving[top, left + 1])
+            lower = (1 - u) * float(moving[top + 1, left]) + u * float(moving[top + 1, left + 1])
+            pairs.append(((1 - v) * upper + v * lower, float(fixed[i, j])))
+    a, b = np.array(pairs).T
+    return float(np.corrcoef(a, b)[0, 1]), len(pairs) / fixed.size

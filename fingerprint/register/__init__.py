@@ -1,8 +1,9 @@
 """Put a candidate in correspondence with a slice, and say what it took.
 
 resample   images at moved points, bilinear, air outside; affine maps as displacement fields
-affine     rigid, similarity and affine maps: batched, coarse to fine, by Gauss-Newton on r
-pyramid    what affine maps are found on: smaller images, their derivatives, products of both
+overlap    the one evaluator of r after a registration, on what both images show
+affine     rigid, similarity and affine maps: batched, coarse to fine; one size is done by `ecc`,
+           on the images and derivatives that `pyramid` makes
 elastic    smooth invertible fields; `energy` says how much an image was bent
 regions    which parts are copied, which differ
 reference  the same signatures on SimpleITK, one pair at a time: the oracle

@@ -2,12 +2,12 @@
 
 A pair is done in the same way whatever stands beside it: on a CPU pairs are taken one at a time,
 which is also the fastest (all that is computed of a pair stays in the cache); on a GPU many at a
-time, where sums may be added in another order and results agree to a hundredth of a pixel.
+time, where sums are added in another order, and results agree to a few hundredths of a pixel.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fingerprint import warp
-from fingerprint.register.ecc import Climb, climb
+from fingerprint.register.ecc import Climb, climb, highest
 from fingerprint.register.overlap import checked_pairs, overlap
-from fingerprint.register.pyramid import level
+from fingerprint.register.pyramid import level, shrunk
 
 Kind = Literal["rigid", "similarity", "affine"]
 
-AT_ONCE = 256  # pairs on a GPU: some 4 GiB at 512
+AT_ONCE = {"cpu": 1, "cuda": 256}  # pairs at a time; on a GPU some 4 GiB at 512
 FIRST_PX = 32  # side of the smallest images, at least
 BENT_PX = 128  # on smaller images than these an affine map is not told from a similarity
+TURNS_DEG = (0.0, -10.0, 10.0)  # added to the start on the smallest images
 COARSE = 0.05  # pixels of a level: what a place is good to there
 
 # small maps [S | s], row by row: y' = (S y x + s)
@@ -51,7 +52,7 @@ class Affine:
     """
 
     kind: Kind = "affine"
-    steps: int = 20
+    steps: int = 60  # strangers climb slowly; a copy needs two or three
     tolerance_px: float = 0.02
     least_overlap: float = 0.4
 
@@ -109,7 +110,7 @@ def affine(
     Evangelidis and Psarakis, 2008, doi:10.1109/TPAMI.2008.113; see `ecc`.
     """
     checked_pairs("affine", moving, fixed, start)
-    few = 1 if moving.device.type == "cpu" else AT_ONCE
+    few = AT_ONCE.get(moving.device.type, 1)
     parts = [slice(i, i + few) for i in range(0, len(moving), few)]
     # copies: how a tensor lies in memory must not decide how its sums are added
     done = [_aligned(moving[at].clone(), fixed[at].clone(), start[at], spec) for at in parts]
@@ -134,8 +135,15 @@ def from_poses(poses: NDArray[np.float64], side: int) -> Tensor:
     -------
     Tensor, shape (B, 2, 3), float64
         Inverse of `warp.matrix`.
+
+    Raises
+    ------
+    ValueError
+        Poses of another shape.
     """
-    matrices = torch.from_numpy(np.atleast_3d(warp.matrix(poses, side)))
+    if poses.ndim != 2:
+        raise ValueError(f"from_poses: poses must be (B, 5), got shape {poses.shape}")
+    matrices = torch.from_numpy(warp.matrix(poses, side))
     back = matrices.new_zeros((len(matrices), 2, 3))
     a, b, c, d = (matrices[:, i, j] for i in (0, 1) for j in (0, 1))
     area = a * d - b * c
@@ -149,23 +157,43 @@ def _aligned(moving: Tensor, fixed: Tensor, start: Tensor, spec: Affine) -> Alig
     side = fixed.shape[-1]
     place = first = _place(start, side)
     settled = torch.zeros(len(start), dtype=torch.bool, device=start.device)
-    for shrink, every in _sizes(side):
-        kind = spec.kind
-        if kind == "affine" and side // shrink < BENT_PX and shrink > 1:
-            kind = "similarity"
-        last = shrink == 1
-        how = Climb(
-            torch.tensor(BASES[kind], dtype=torch.float64, device=start.device),
-            kind == "rigid",
-            spec.steps,
-            spec.tolerance_px if last else max(spec.tolerance_px, COARSE * shrink),
-            spec.least_overlap,
-        )
-        place, settled = climb(level(moving, fixed, shrink=shrink, every=every), place, how)
-    found = torch.where(
-        (place == first).flatten(1).all(1)[:, None, None], start, _matrix(place, side)
-    )
+    sizes = _sizes(side)
+    safe = next(shrink for shrink, _ in sizes if shrink == 1 or side // shrink >= BENT_PX)
+    small = [shrunk(images, [shrink for shrink, _ in sizes]) for images in (moving, fixed)]
+    for i, (shrink, every) in enumerate(sizes):
+        like, other = (images[shrink] for images in small)
+        here = level(like, other, side=side, shrink=shrink, every=every)
+        how = _how(spec, side, shrink, place)
+        if i == 0 < len(sizes) - 1:
+            place = highest(here, _turned(place), how)
+            continue
+        if shrink == safe:  # where small images led away from a good start
+            starts = torch.stack([first, place], dim=1)
+            place = highest(here, starts, replace(how, steps=0))
+        place, _, settled = climb(here, place, how)
+    stayed = (place == first).flatten(1).all(1)[:, None, None]
+    found = torch.where(stayed, start, _matrix(place, side))  # no bit is lost where nothing moved
     return _judged(moving, fixed, start, found, settled, spec)
+
+
+def _how(spec: Affine, side: int, shrink: int, like: Tensor) -> Climb:
+    small = shrink > 1 and side // shrink < BENT_PX
+    kind = "similarity" if small and spec.kind == "affine" else spec.kind
+    return Climb(
+        torch.tensor(BASES[kind], dtype=torch.float64, device=like.device),
+        kind == "rigid",
+        spec.steps,
+        spec.tolerance_px if shrink == 1 else max(spec.tolerance_px, COARSE * shrink),
+        spec.least_overlap,
+    )
+
+
+def _turned(place: Tensor) -> Tensor:
+    """Return places and the same turned about the image centre, (b, turns, 2, 3)."""
+    turns = torch.deg2rad(torch.tensor(TURNS_DEG, dtype=torch.float64, device=place.device))
+    c, s = turns.cos(), turns.sin()
+    turned = place[:, None, :, :2] @ torch.stack([c, s, -s, c], dim=1).unflatten(1, (2, 2))
+    return torch.cat([turned, place[:, None, :, 2:].expand(-1, len(turns), -1, -1)], dim=3)
 
 
 def _judged(
@@ -185,7 +213,7 @@ def _sizes(side: int) -> list[tuple[int, int]]:
     """Return (shrink, every) of the levels, coarse to fine.
 
     Of large images every second pixel along a side is compared at full resolution: a quarter of
-    the sums, and the same place to a hundredth of a pixel.
+    the sums, and the same place to a few hundredths of a pixel.
     """
     halvings = max(0, (side // FIRST_PX).bit_length() - 1)
     fine = 2 if side >= 2 * BENT_PX else 1

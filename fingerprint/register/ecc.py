@@ -22,10 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fingerprint.register.pyramid import ROWS, Level, look
+from fingerprint.register.pyramid import ROWS, Level, look, repeated
 
-FAR = 0.25  # of a side: a longer step is no small map
+FAR = 1 / 16  # of a side: a longer step is no small map, and is shortened
 SQUEEZED = 4.0  # times the area, or a quarter: beyond, a map has run away
+HIGHER = 1e-4  # in r, on one level
 LOWER = 0.25  # what a step that lowers r is shortened to
 
 
@@ -40,7 +41,7 @@ class Climb:
     least_overlap: float
 
 
-def climb(level: Level, start: Tensor, how: Climb) -> tuple[Tensor, Tensor]:
+def climb(level: Level, start: Tensor, how: Climb) -> tuple[Tensor, Tensor, Tensor]:
     """Follow r to its top; every pair stops by itself, so none depends on the others.
 
     Parameters
@@ -53,6 +54,8 @@ def climb(level: Level, start: Tensor, how: Climb) -> tuple[Tensor, Tensor]:
     -------
     place : Tensor, shape (b, 2, 3), float64
         The best that were met, the starts among them.
+    r : Tensor, shape (b,), float64
+        On the level's images; -2 where it does not exist or the overlap is too small.
     settled : Tensor, shape (b,), bool
         No step of `tolerance_px` or more leads further up.
     """
@@ -72,7 +75,23 @@ def climb(level: Level, start: Tensor, how: Climb) -> tuple[Tensor, Tensor]:
         r, length = torch.where(up, new[0], r), torch.where(up, new[2], length)
         step = torch.where(up[:, None, None], new[1], step)
         share = torch.where(up, torch.ones_like(share), torch.where(going, LOWER * share, share))
-    return place, share * length < how.tolerance_px
+    return place, r, share * length < how.tolerance_px
+
+
+def highest(level: Level, starts: Tensor, how: Climb) -> Tensor:
+    """Climb from several places of each pair, (b, s, 2, 3); return the highest, (b, 2, 3).
+
+    An earlier one is taken unless a later one is higher by `HIGHER`.
+    """
+    times = starts.shape[1]
+    ends, r, _ = climb(repeated(level, times), starts.flatten(0, 1), how)
+    ends, r = ends.unflatten(0, (-1, times)), r.unflatten(0, (-1, times))
+    best, best_r = ends[:, 0], r[:, 0]
+    for i in range(1, times):
+        better = r[:, i] > best_r + HIGHER
+        best = torch.where(better[:, None, None], ends[:, i], best)
+        best_r = torch.where(better, r[:, i], best_r)
+    return best
 
 
 def _towards(

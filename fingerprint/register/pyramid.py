@@ -1,7 +1,7 @@
 """What affine maps are found on: smaller and smaller images, and derivatives of the fixed one.
 
-A pixel of a level is the mean of `shrink` x `shrink` pixels, so its centre lies between theirs: pixel
-i of a level shows the point ``shrink i + (shrink - 1) / 2``. Maps are kept apart from levels: they
+A pixel of a level is the mean of `shrink` x `shrink` pixels and lies in the middle of them: pixel i
+of a level shows the point ``shrink i + (shrink - 1) / 2``. Maps are kept apart from levels: they
 speak of pixels of the images themselves, counted from the image centre,
 
     q - c = L (p - c) + t        c = ((side - 1) / 2, (side - 1) / 2)
@@ -11,6 +11,7 @@ and are called places here, float64 (b, 2, 3) = [L | t].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,27 +34,35 @@ class Level:
     away: Tensor  # (m,) float64: where the compared pixels lie, in px from the image centre
 
 
-def level(moving: Tensor, fixed: Tensor, *, shrink: int, every: int = 1) -> Level:
+def shrunk(images: Tensor, shrinks: Sequence[int]) -> dict[int, Tensor]:
+    """Make images (b, 1, side, side) smaller, each size from the last: powers of two, or 1.
+
+    What is left over at the lower and right border is left out.
+    """
+    sizes, last = {}, 1
+    for shrink in sorted(shrinks):
+        if shrink > last:
+            images = nn.avg_pool2d(images, shrink // last)
+        sizes[shrink], last = images, shrink
+    return sizes
+
+
+def level(moving: Tensor, fixed: Tensor, *, side: int, shrink: int, every: int = 1) -> Level:
     """Make a level.
 
     Parameters
     ----------
-    moving, fixed : Tensor, shape (b, 1, side, side), float32
-    shrink : int
-        Pixels of the images in one of the level's, along a side; what is left over is left out.
+    moving, fixed : Tensor, shape (b, 1, n, n), float32
+        Of that size.
+    side, shrink : int
+        Of the images themselves, and how many of their pixels make one along a side.
     every : int
         Along a side, one pixel in `every` of the fixed image is compared.
     """
-    side = fixed.shape[-1]
-    small, like = _shrunk(fixed, shrink)[:, 0], _shrunk(moving, shrink)
-    place = torch.arange(0, small.shape[-1], every, dtype=torch.float64, device=fixed.device)
+    moving, fixed = (image - image.mean((2, 3), keepdim=True) for image in (moving, fixed))
+    place = torch.arange(0, fixed.shape[-1], every, dtype=torch.float64, device=fixed.device)
     away = shrink * place + ((shrink - 1) / 2 - (side - 1) / 2)
-    return Level(side, shrink, like, _rows(small, away / (side / 2), shrink, every), away)
-
-
-def _shrunk(images: Tensor, shrink: int) -> Tensor:
-    small = nn.avg_pool2d(images, shrink) if shrink > 1 else images
-    return small - small.mean((2, 3), keepdim=True)
+    return Level(side, shrink, moving, _rows(fixed[:, 0], away / (side / 2), shrink, every), away)
 
 
 def _rows(fixed: Tensor, unit: Tensor, shrink: int, every: int) -> Tensor:
@@ -72,6 +81,12 @@ def _rows(fixed: Tensor, unit: Tensor, shrink: int, every: int) -> Tensor:
         rows[:, first + 2] = per_px
     rows[:, ROWS - 1] = 1
     return rows.flatten(2)
+
+
+def repeated(level: Level, times: int) -> Level:
+    """Show every pair several times in a row, for several starts."""
+    moving, rows = (part.repeat_interleave(times, dim=0) for part in (level.moving, level.rows))
+    return Level(level.side, level.shrink, moving, rows, level.away)
 
 
 def look(level: Level, place: Tensor) -> tuple[Tensor, Tensor]:

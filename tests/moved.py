@@ -1,0 +1,102 @@
+"""Slices moved by known maps, for the tests and benchmarks of registration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor
+
+from fingerprint import phantom
+from fingerprint.corpus.window import to_uint8
+
+SIDE = 512
+
+
+def phantoms(count: int, side: int, *, seed: int = 1) -> NDArray[np.uint8]:
+    """Phantom slices of different patients, uint8 (n, side, side)."""
+    drawn = [
+        phantom.one_slice(k, seed=seed, index=8, n_slices=16, size_px=side) for k in range(count)
+    ]
+    return np.stack([to_uint8(hu, (-1000, 1000)) for hu in drawn])
+
+
+def slices_8bit(data: Path, count: int | None = None, *, seed: int = 0) -> NDArray[np.uint8]:
+    """Real 8-bit slices, uint8 (n, 512, 512): all, or some drawn; wide ones are cut to a square."""
+    files = sorted((data / "slices_8bit" / "iq_oth_nccd").glob("*.jpg"))
+    if count is not None and count < len(files):
+        drawn = np.random.default_rng(seed).choice(len(files), count, replace=False)
+        files = [files[i] for i in sorted(drawn)]
+    return np.stack([_square(np.asarray(Image.open(file).convert("L"))) for file in files])
+
+
+def _square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    out = np.zeros((SIDE, SIDE), np.uint8)
+    height, width = (min(SIDE, n) for n in image.shape)
+    top, left = ((n - m) // 2 for n, m in zip(image.shape, (height, width), strict=True))
+    up, across = (SIDE - height) // 2, (SIDE - width) // 2
+    out[up : up + height, across : across + width] = image[top : top + height, left : left + width]
+    return out
+
+
+def maps(count: int, side: int, *, seed: int, kind: str = "affine", level: float = 1.0) -> Tensor:
+    """Random maps about the image centre: 15 deg, 10 %, 40 px at 512, shear 3 %, times level."""
+    rng = np.random.default_rng(seed)
+    out = np.empty((count, 2, 3))
+    centre = np.full(2, (side - 1) / 2)
+    for matrix in out:
+        angle = np.deg2rad(rng.uniform(-15, 15) * level)
+        scale = 1 + rng.uniform(-0.1, 0.1) * level * (kind != "rigid")
+        shear = rng.uniform(-0.03, 0.03, 2) * level * (kind == "affine")
+        shift = rng.uniform(-40, 40, 2) * level * side / 512
+        c, s = np.cos(angle), np.sin(angle)
+        turned = scale * np.array([[c, s], [-s, c]]) @ np.array([[1, shear[0]], [shear[1], 1]])
+        matrix[:, :2], matrix[:, 2] = turned, centre + shift - turned @ centre
+    return torch.from_numpy(out)
+
+
+def nearby(truth: Tensor, side: int, *, seed: int) -> Tensor:
+    """What a pose search makes of maps: similarities, off by 1 deg, 2 %, 4 px at 512."""
+    rng = np.random.default_rng(seed)
+    centre = (side - 1) / 2
+    out = truth.clone()
+    for matrix in out.numpy():
+        (a, b), (c, d) = matrix[:, :2]
+        at = matrix[:, :2] @ [centre, centre] + matrix[:, 2] + rng.uniform(-4, 4, 2) * side / 512
+        angle = np.arctan2(b - c, a + d) + np.deg2rad(rng.uniform(-1, 1))
+        scale = np.sqrt(a * d - b * c) * (1 + rng.uniform(-0.02, 0.02))
+        c, s = scale * np.cos(angle), scale * np.sin(angle)
+        matrix[:, :2] = [[c, s], [-s, c]]
+        matrix[:, 2] = at - matrix[:, :2] @ [centre, centre]
+    return out
+
+
+def moved(images: NDArray[np.uint8], truth: Tensor) -> NDArray[np.uint8]:
+    """Images that show at M(p) what the given ones show at p; air comes in; rounded."""
+    out = np.empty(images.shape)
+    for shown, image, matrix in zip(out, images.astype(float), truth.numpy(), strict=True):
+        back = np.linalg.inv(matrix[:, :2])
+        ndimage.affine_transform(image, back, -back @ matrix[:, 2], order=1, output=shown)
+    return np.rint(out).astype(np.uint8)
+
+
+def tensor(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 (n, h, h) -> float32 (n, 1, h, h)."""
+    return torch.from_numpy(images.astype(np.float32))[:, None]
+
+
+def identity(count: int) -> Tensor:
+    """(n, 2, 3) float64."""
+    return torch.eye(2, 3, dtype=torch.float64).repeat(count, 1, 1)
+
+
+def corner_error(one: Tensor, other: Tensor, side: int) -> NDArray[np.float64]:
+    """Mean distance of the four corners, px, (n,)."""
+    last = side - 1
+    corners = np.array([[0, 0, 1], [0, last, 1], [last, 0, 1], [last, last, 1]]).T
+    apart = (one.cpu().numpy() - other.cpu().numpy()) @ corners
+    return np.asarray(np.linalg.norm(apart, axis=1).mean(1))
