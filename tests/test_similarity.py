@@ -129,7 +129,7 @@ def test_an_image_is_itself(slices: tuple[Tensor, Tensor]) -> None:
     torch.testing.assert_close(found.normalised, 2 * one, rtol=0, atol=1e-12)
 
 
-def test_E07_mutual_information_never_exceeds_an_entropy_nor_log2_of_the_bins(
+def test_e07_mutual_information_never_exceeds_an_entropy_nor_log2_of_the_bins(
     slices: tuple[Tensor, Tensor], rng: np.random.Generator
 ) -> None:
     for x, y in (slices, pairs(rng), (slices[0], slices[0])):
@@ -147,7 +147,7 @@ def test_E07_mutual_information_never_exceeds_an_entropy_nor_log2_of_the_bins(
     assert most < 10.5
 
 
-def test_E08_rotation_translation_and_isotropic_scale_are_four_parameters() -> None:
+def test_e08_rotation_translation_and_isotropic_scale_are_four_parameters() -> None:
     assert len(warp.POSE) - 1 == 4  # mirroring is a choice, not a parameter
     pose = np.array([10.0, 1.05, 3.0, -2.0, 0.0])
     steps = np.eye(5)[:4] * 1e-6

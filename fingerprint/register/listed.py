@@ -217,12 +217,10 @@ def _starts(poses: Floats, side: int, where: str) -> Tensor:
 
 def _warp(field: Tensor) -> Floats:
     """Return the columns `WARP` of displacement fields: float64 (b, 3)."""
-    parts = (
-        energy.deformation_energy(field),
-        energy.bending_energy(field),
-        energy.jacobian(field).flatten(1).amin(1),
+    found = energy.warp_of(field)
+    return np.stack(
+        [_numpy(part) for part in (found.deformation, found.bending, found.min_jacobian)], axis=1
     )
-    return np.stack([_numpy(part) for part in parts], axis=1)
 
 
 def _reduced(field: Tensor) -> Tensor:

@@ -173,7 +173,7 @@ def _region(
 
 
 def _most(organs: NDArray[np.uint8], tiles: Ints, along: int) -> int:
-    """Return the organ that fills most of some tiles; what lies outside the body counts for none."""
+    """Return the organ that fills most of some tiles; outside the body is none."""
     px = len(organs) // along
     counts = np.zeros(256, np.int64)
     for i, j in tiles:

@@ -1,9 +1,9 @@
 """How alike two registered images are, tile by tile (METHOD.md, section 3.18).
 
 The detail of both (less its own blur, sigma 8 px of 512) is correlated in square tiles that do not
-overlap; the Fisher z of each is compared later with that of strangers (`regions`). A tile is blurred
-by itself, its border continued: a blur of the whole image lets what lies beside a copied region into
-its outer tiles, and of a planted patch of 4 x 4 tiles a quarter was lost.
+overlap; the Fisher z of each is compared later with that of strangers (`regions`). A tile is
+blurred by itself, its border continued: a blur of the whole image lets what lies beside a copied
+region into its outer tiles, and of a planted patch of 4 x 4 tiles a quarter was lost.
 """
 
 from __future__ import annotations
