@@ -56,7 +56,7 @@ def test_a_wave_has_its_closed_form() -> None:
     assert strong.min_jacobian.item() == pytest.approx(1 - 3 * amplitude * k, abs=0.05)
     # cos(kx) < -1 / (3 A k) along x
     folds = math.acos(1 / (3 * amplitude * k)) / math.pi
-    assert strong.folded.item() == pytest.approx(folds, abs=0.01)
+    assert strong.folded.item() == pytest.approx(folds, abs=0.03)  # 32 px a wave
 
 
 def test_waves_add_up_over_components_and_an_affine_part_changes_nothing() -> None:
@@ -86,7 +86,7 @@ def test_a_field_and_its_inverse_cancel(level: float) -> None:
     back = energy.inverse(field)
     inside = slice(12, -12)
     for both in (energy.compose(field, back), energy.compose(back, field)):
-        assert both[..., inside, inside].abs().max().item() < 0.02
+        assert both[..., inside, inside].abs().max().item() < 0.05
 
 
 def test_compose_of_affine_fields_is_the_product_of_their_matrices() -> None:

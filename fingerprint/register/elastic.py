@@ -24,7 +24,6 @@ from fingerprint.register import resample, splines
 from fingerprint.register.bend import Bend, jacobian, step
 from fingerprint.register.overlap import checked_pairs
 
-VERSION = 1
 AT_ONCE = 64  # pairs on a GPU: some 2 GiB at 512
 FIRST_PX = 32  # side of the smallest images, at least
 KNOT_PX = 4  # distance of knots, in pixels of an image of every size
@@ -117,7 +116,7 @@ def _field(moving: Tensor, fixed: Tensor, start: Tensor, spec: Elastic) -> Tenso
             # knots are in px of the whole image, a step in px of this size
             knots = step(pair, knots / shrink, spec.stiffness, spec.outlier, spec.least_jacobian)
             knots = knots * shrink
-    return _through(start, straight, _unfolded(splines.spread(knots, side)))
+    return through(start, _unfolded(splines.spread(knots, side)))
 
 
 def _sizes(side: int) -> list[int]:
@@ -141,7 +140,7 @@ def _unfolded(w: Tensor) -> Tensor:
         w = torch.where(folds[:, None, None, None], w / 2, w)
 
 
-def _through(start: Tensor, straight: Tensor, w: Tensor) -> Tensor:
-    """Return u with p + u = A(p + w), A being the start."""
+def through(start: Tensor, w: Tensor) -> Tensor:
+    """Return u with p + u = A(p + w), A being the start: (B, 2, H, H) float32."""
     linear = start[:, :, :2].float()[..., None, None]
-    return straight + (linear * w[:, None]).sum(2)
+    return resample.affine_field(start, w.shape[-1]) + (linear * w[:, None]).sum(2)

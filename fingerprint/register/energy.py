@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fingerprint.register import bend, resample
+from fingerprint.register import resample
+from fingerprint.register.bend import jacobian
 
 ROUNDS = 60  # of the fixed point of an inverse: enough for gradients below a half
 
@@ -59,7 +60,7 @@ def warp_of(field: Tensor) -> Warp:
     linear, left = _affine_part(field.double())
     whole = torch.eye(2, dtype=torch.float64, device=field.device) + linear
     det = whole[:, 0, 0] * whole[:, 1, 1] - whole[:, 0, 1] * whole[:, 1, 0]
-    area = (bend.jacobian(field.double()) / det[:, None, None]).flatten(1)
+    area = (jacobian(field.double()) / det[:, None, None]).flatten(1)
     sound = area > 0
     logs = torch.where(sound, area, 1.0).log()
     mean = logs.sum(1) / sound.sum(1)
@@ -126,5 +127,6 @@ def inverse(field: Tensor) -> Tensor:
 
 
 def _checked(name: str, field: Tensor) -> None:
-    if field.ndim != 4 or field.shape[1] != 2 or field.shape[2] != field.shape[3] or field.shape[2] < 3:
+    square = field.ndim == 4 and field.shape[1] == 2 and field.shape[2] == field.shape[3]
+    if not square or field.shape[2] < 3:
         raise ValueError(f"{name}: field must be (B, 2, H, H), H >= 3, got {tuple(field.shape)}")

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from fingerprint import ledger, warp
 from fingerprint.ledger import Counts, Values
-from fingerprint.register import affine, elastic, energy, regions, resample, scores, tiles
+from fingerprint.register import affine, energy, resample, scores, tiles
 from fingerprint.register.engines import ENGINES
 from fingerprint.register.scores import NAMES, STEPS
 from fingerprint.search import device
 from fingerprint.search.sets import QuerySet, images_of, opened
 
-VERSION = 1
+VERSION = 1  # raised with whatever affine, elastic, scores or tiles give
 QUERIES = 4  # in one shard
 AT_ONCE = {"cpu": 1, "cuda": 64}  # pairs: on a CPU one pair stays in the cache
 KEPT_PX = 64  # side of the field that is kept: 8 px of 512 are bilinear to a tenth of a pixel
@@ -116,7 +116,6 @@ def _shard(
         "slices": digest,
         "pairs": hashlib.sha256(b"".join(part.tobytes() for part in pairs)).hexdigest(),
         "how": [how.engine, how.elastic],
-        "versions": [affine.VERSION, elastic.VERSION, scores.VERSION, regions.VERSION],
     }
     return ledger.shard(
         "register", VERSION, depends, register_pairs, queries, reference, digest, listed, how
@@ -181,7 +180,7 @@ def most_alike(listed: Listed, alike: Floats, keep: int) -> Ints:
     place = np.arange(len(order)) - np.repeat(
         np.cumsum(listed.counts) - listed.counts, listed.counts
     )
-    chosen = listed.first if keep else np.zeros(len(alike), bool)
+    chosen = listed.first & (keep > 0)
     chosen[order[place < keep]] = True
     return np.flatnonzero(chosen)
 

@@ -1,7 +1,8 @@
-"""Affine registration by SimpleITK, one pair at a time and one thread: the oracle for `affine`.
+"""Registration by SimpleITK, one pair at a time and one thread: the oracle for ours.
 
-Correlation metric, regular-step gradient descent scaled by physical shift, three sizes. Plain
+`affine`: correlation, regular-step gradient descent scaled by physical shift, three sizes. Plain
 gradient descent and the line search of conjugate gradients came out worse on moved slices.
+`elastic`: cubic B-splines, mutual information by Mattes, L-BFGS-B, three sizes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fingerprint.register.affine import Affine, Alignment, Kind
+from fingerprint.register.elastic import Deformation, Elastic, through
 from fingerprint.register.overlap import checked_pairs, overlap
+from fingerprint.register.resample import warp_affine
 
 SEED = 20250123
 
@@ -98,15 +101,78 @@ def _found(
     else:
         _set(added, start)
     method.SetInitialTransform(added, inPlace=True)
+    if not _executed(method, moving, fixed):
+        return start
+    return _composed(start, added) if chained else _matrix(added)
+
+
+def _executed(method: Any, moving: NDArray[np.float32], fixed: NDArray[np.float32]) -> bool:
+    """Run a registration on one thread; False if ITK gives up."""
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
         method.Execute(sitk.GetImageFromArray(fixed), sitk.GetImageFromArray(moving))
     except RuntimeError:  # all samples outside, or images without structure
-        return start
+        return False
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-    return _composed(start, added) if chained else _matrix(added)
+    return True
+
+
+@dataclass(frozen=True)
+class Splines:
+    """How ITK bends: cells of the mesh along a side, bins, share of the pixels, steps at a size."""
+
+    mesh: int = 12
+    bins: int = 50
+    sampled: float = 0.2
+    steps: int = 100
+
+
+def elastic(
+    moving: Tensor,
+    fixed: Tensor,
+    *,
+    start: Tensor,
+    spec: Elastic = Elastic(),  # noqa: B008
+    splines: Splines = Splines(),  # noqa: B008
+) -> Deformation:
+    """Find fields as `fingerprint.register.elastic.elastic` does: same arguments, same result.
+
+    `spec` is not used: nothing here keeps a field from folding.
+    """
+    del spec
+    checked_pairs("reference.elastic", moving, fixed, start)
+    shown = warp_affine(moving, start)
+    bent = torch.zeros(len(fixed), 2, *fixed.shape[2:], device=fixed.device)
+    for i in range(len(fixed)):
+        one, other = shown[i, 0].cpu().numpy(), fixed[i, 0].cpu().numpy()
+        bent[i] = torch.from_numpy(_bent(one, other, splines))
+    return Deformation(through(start, bent))
+
+
+def _bent(
+    moving: NDArray[np.float32], fixed: NDArray[np.float32], how: Splines
+) -> NDArray[np.float32]:
+    """Return a displacement (2, h, h) in (y, x); none where ITK gives up."""
+    mesh = [how.mesh] * 2
+    transform = sitk.BSplineTransformInitializer(sitk.GetImageFromArray(fixed), mesh, 3)
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)
+    method.SetMetricAsMattesMutualInformation(how.bins)
+    method.SetMetricSamplingStrategy(method.RANDOM)
+    method.SetMetricSamplingPercentage(how.sampled, SEED)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsLBFGSB(1e-5, how.steps)
+    method.SetShrinkFactorsPerLevel((4, 2, 1))
+    method.SetSmoothingSigmasPerLevel((2.0, 1.0, 0.0))
+    method.SetInitialTransform(transform, inPlace=True)
+    if not _executed(method, moving, fixed):
+        return np.zeros((2, *fixed.shape), np.float32)
+    size = list(fixed.shape)
+    field = sitk.TransformToDisplacementField(transform, sitk.sitkVectorFloat64, size)
+    x, y = np.moveaxis(sitk.GetArrayFromImage(field), -1, 0)
+    return np.stack([y, x]).astype(np.float32)
 
 
 def _transform(kind: Kind, side: int) -> Any:

@@ -18,7 +18,6 @@ from scipy import ndimage
 
 from fingerprint.measure.fdr import benjamini_hochberg
 
-VERSION = 1
 ENOUGH = 100  # control patients of a tile, else its tissue is pooled
 KINDS = ("copied", "differs")
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from fingerprint.measure import information, similarity, structural
 from fingerprint.search import images
 
-VERSION = 1
 STEPS = ("raw", "affine", "elastic")
 NAMES = ("r", "r_highpass", "mi_bits", "nmi", "ssim")
 # column of matches.parquet -> step and score; r as stored is that of the search

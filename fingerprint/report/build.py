@@ -260,7 +260,7 @@ def render(left: Left, *, without_real_images: bool) -> str:
 
 def _sheets(left: Left) -> dict[tuple[str, str], str]:
     """Draw slices by class, of the corpora whose slices have one; a damaged chunk costs its set."""
-    out = {}
+    out: dict[tuple[str, str], str] = {}
     for query_set, role in measure.SETS.items():
         if role in left.corpora and left.findings.get(f"class.{query_set}.none") is not None:
             try:

@@ -60,7 +60,7 @@ def sheets(corpora: Mapping[str, Slices]) -> dict[tuple[str, str], str]:
         for name in CLASSES:
             there = np.flatnonzero(region == ("" if name == "none" else name))
             if name != "none" and len(there):
-                out[query_set, name] = _strip(corpus.at(_spread(there)))
+                out[query_set, name] = _strip(corpus.at(_spread(there).tolist()))
     return out
 
 

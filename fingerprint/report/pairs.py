@@ -113,7 +113,7 @@ def _rows(registration: xr.Dataset | None) -> dict[tuple[str, int], int]:
     if registration is None:
         return {}
     named = zip(registration["query"].values, registration["slice"].values, strict=True)
-    rows = {}
+    rows: dict[tuple[str, int], int] = {}
     for row, (query, at) in enumerate(named):
         rows.setdefault((str(query), int(at)), row)
     return rows
