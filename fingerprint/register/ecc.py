@@ -11,9 +11,9 @@ the overlap,
 which is the closed form of the paper (equations 19 and 20) written as one linear system; alpha and
 gamma take up a change of contrast and brightness. The place becomes ``place o (1 + delta)^-1``.
 
-Where images differ in more than a map, this is not quite the way up. On levels that hold derivatives
-of the moving image, the regression is the paper's own: f on w, its derivatives and a constant. It
-costs twice as much, and takes more steps where a map is all there is.
+Where images differ in more than a map, this is not quite the way up. On levels that hold
+derivatives of the moving image, the regression is the paper's own: f on w, its derivatives and a
+constant. It costs twice as much, and takes more steps where a map is all there is.
 
 The sums of f and of ones are taken over the overlap anew at every step, those of G with G once for
 each level: this changes how fast the top is reached, not where it is.
@@ -63,10 +63,10 @@ def climb(level: Level, start: Tensor, how: Climb) -> tuple[Tensor, Tensor, Tens
     settled : Tensor, shape (b,), bool
         No step of `tolerance_px` or more leads further up.
     """
-    place, curved = start, None
+    place, curved, here = start, None, look(level, start)
     if level.moving.shape[1] == 1:
-        curved = _products(level.rows * look(level, start)[1], level.rows)
-    r, step, length = _towards(level, curved, place, how)
+        curved = _products(level.rows * here[1], level.rows)
+    r, step, length = _towards(level, curved, place, here, how)
     share = torch.ones_like(r)
     for _ in range(how.steps):
         going = share * length >= how.tolerance_px  # not where there is no step: NaN
@@ -74,7 +74,7 @@ def climb(level: Level, start: Tensor, how: Climb) -> tuple[Tensor, Tensor, Tens
             break
         tried = _moved(place, share[:, None, None] * step, how.rigid)
         tried = torch.where(going[:, None, None], tried, place)
-        new = _towards(level, curved, tried, how)
+        new = _towards(level, curved, tried, look(level, tried), how)
         up = going & (new[0] > r) & _plausible(tried, start)
         place = torch.where(up[:, None, None], tried, place)
         r, length = torch.where(up, new[0], r), torch.where(up, new[2], length)
@@ -100,10 +100,10 @@ def highest(level: Level, starts: Tensor, how: Climb) -> Tensor:
 
 
 def _towards(
-    level: Level, curved: Tensor | None, place: Tensor, how: Climb
+    level: Level, curved: Tensor | None, place: Tensor, here: tuple[Tensor, Tensor], how: Climb
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return r here (b,), the step that leads up (b, 2, 3), and its length (b,) or NaN."""
-    seen, mask = look(level, place)
+    seen, mask = here
     fixed = mask * level.rows[:, :1]
     if curved is None:
         left, right, squares = _forward(level, seen, fixed, mask, place)
