@@ -11,18 +11,22 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
-from fingerprint import phantom
-from fingerprint.corpus.window import to_uint8
-
 SIDE = 512
 
 
-def phantoms(count: int, side: int, *, seed: int = 1) -> NDArray[np.uint8]:
-    """Phantom slices of different patients, uint8 (n, side, side)."""
-    drawn = [
-        phantom.one_slice(k, seed=seed, index=8, n_slices=16, size_px=side) for k in range(count)
-    ]
-    return np.stack([to_uint8(hu, (-1000, 1000)) for hu in drawn])
+def bodies(count: int, side: int, *, seed: int = 1) -> NDArray[np.uint8]:
+    """Ellipses in ellipses with texture, uint8 (n, side, side); a GPU node makes no phantoms."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    out = np.zeros((count, side, side))
+    for image in out:
+        image[(y / 0.3) ** 2 + (x / 0.4) ** 2 < 1] = 140
+        for at, grey in zip(rng.uniform(-0.2, 0.2, (9, 2)), rng.uniform(20, 230, 9), strict=True):
+            high, wide = rng.uniform(0.02, 0.12, 2)
+            image[((y - at[0]) / high) ** 2 + ((x - at[1]) / wide) ** 2 < 1] = grey
+        image += ndimage.gaussian_filter(rng.standard_normal(image.shape), 2) * 40 * (image > 0)
+        ndimage.gaussian_filter(image, 1, output=image)
+    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
 
 
 def slices_8bit(data: Path, count: int | None = None, *, seed: int = 0) -> NDArray[np.uint8]:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moved import corner_error, identity, maps, moved, nearby, phantoms, slices_8bit, tensor
+from moved import corner_error, identity, maps, moved, nearby, slices_8bit, tensor
 from naive import overlap_pearson
 
-from fingerprint import warp
+from fingerprint import phantom, warp
+from fingerprint.corpus.window import to_uint8
 from fingerprint.register import reference
 from fingerprint.register.affine import Affine, Alignment, affine, from_poses
 from fingerprint.register.overlap import correlation, overlap
@@ -24,7 +25,9 @@ SIDE = 256
 
 @cache
 def drawn(side: int = SIDE) -> np.ndarray:
-    return phantoms(6, side)
+    """Phantom slices of different patients, uint8 (6, side, side)."""
+    drawn = [phantom.one_slice(k, seed=1, index=8, n_slices=16, size_px=side) for k in range(6)]
+    return np.stack([to_uint8(hu, (-1000, 1000)) for hu in drawn])
 
 
 @pytest.fixture(autouse=True)

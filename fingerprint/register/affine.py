@@ -161,8 +161,8 @@ def _aligned(moving: Tensor, fixed: Tensor, start: Tensor, spec: Affine) -> Alig
     safe = next(shrink for shrink, _ in sizes if shrink == 1 or side // shrink >= BENT_PX)
     small = [shrunk(images, [shrink for shrink, _ in sizes]) for images in (moving, fixed)]
     for i, (shrink, every) in enumerate(sizes):
-        like, other = (images[shrink] for images in small)
-        here = level(like, other, side=side, shrink=shrink, every=every)
+        pair = [images[shrink] for images in small]
+        here = level(*pair, side=side, shrink=shrink, every=every)
         how = _how(spec, side, shrink, place)
         if i == 0 < len(sizes) - 1:
             place = highest(here, _turned(place), how)
@@ -171,6 +171,9 @@ def _aligned(moving: Tensor, fixed: Tensor, start: Tensor, spec: Affine) -> Alig
             starts = torch.stack([first, place], dim=1)
             place = highest(here, starts, replace(how, steps=0))
         place, _, settled = climb(here, place, how)
+        if shrink == safe:  # of strangers, derivatives of one image lose the way in the other
+            own = level(*pair, side=side, shrink=shrink, every=every, own=True)
+            place, _, settled = climb(own, place, how)
     stayed = (place == first).flatten(1).all(1)[:, None, None]
     found = torch.where(stayed, start, _matrix(place, side))  # no bit is lost where nothing moved
     return _judged(moving, fixed, start, found, settled, spec)

@@ -29,7 +29,7 @@ class Level:
 
     side: int  # of the images themselves
     shrink: int
-    moving: Tensor  # (b, 1, n, n), its mean removed
+    moving: Tensor  # (b, 1, n, n), its mean removed; if `own`, (b, 3, n, n): and d/dy, d/dx
     rows: Tensor  # (b, ROWS, m m): fixed, its mean removed; d/dy (y x 1), d/dx (y x 1); ones
     away: Tensor  # (m,) float64: where the compared pixels lie, in px from the image centre
 
@@ -47,7 +47,9 @@ def shrunk(images: Tensor, shrinks: Sequence[int]) -> dict[int, Tensor]:
     return sizes
 
 
-def level(moving: Tensor, fixed: Tensor, *, side: int, shrink: int, every: int = 1) -> Level:
+def level(
+    moving: Tensor, fixed: Tensor, *, side: int, shrink: int, every: int = 1, own: bool = False
+) -> Level:
     """Make a level.
 
     Parameters
@@ -58,28 +60,38 @@ def level(moving: Tensor, fixed: Tensor, *, side: int, shrink: int, every: int =
         Of the images themselves, and how many of their pixels make one along a side.
     every : int
         Along a side, one pixel in `every` of the fixed image is compared.
+    own : bool
+        Keep derivatives of the moving image also.
     """
     moving, fixed = (image - image.mean((2, 3), keepdim=True) for image in (moving, fixed))
     place = torch.arange(0, fixed.shape[-1], every, dtype=torch.float64, device=fixed.device)
     away = shrink * place + ((shrink - 1) / 2 - (side - 1) / 2)
-    return Level(side, shrink, moving, _rows(fixed[:, 0], away / (side / 2), shrink, every), away)
+    by_y, by_x = (part[:, 0, ::every, ::every] for part in _slopes(fixed, shrink))
+    shown = fixed[:, 0, ::every, ::every]
+    rows = rows_of(shown, by_y, by_x, torch.ones_like(shown), away / (side / 2))
+    if own:
+        moving = torch.cat([moving, *_slopes(moving, shrink)], dim=1)
+    return Level(side, shrink, moving, rows, away)
 
 
-def _rows(fixed: Tensor, unit: Tensor, shrink: int, every: int) -> Tensor:
-    """Fill in the rows: derivatives are per px of the images, distances per half a side."""
+def _slopes(images: Tensor, shrink: int) -> tuple[Tensor, Tensor]:
+    """Central differences by y and by x, per px of the images themselves."""
     # the border has no derivative: what lies beyond is not known
-    by_y, by_x = torch.zeros_like(fixed), torch.zeros_like(fixed)
-    torch.sub(fixed[:, 2:], fixed[:, :-2], out=by_y[:, 1:-1])
-    torch.sub(fixed[:, :, 2:], fixed[:, :, :-2], out=by_x[:, :, 1:-1])
+    by_y, by_x = torch.zeros_like(images), torch.zeros_like(images)
+    torch.sub(images[:, :, 2:], images[:, :, :-2], out=by_y[:, :, 1:-1])
+    torch.sub(images[..., 2:], images[..., :-2], out=by_x[..., 1:-1])
+    return by_y.div_(2 * shrink), by_x.div_(2 * shrink)
+
+
+def rows_of(shown: Tensor, by_y: Tensor, by_x: Tensor, ones: Tensor, unit: Tensor) -> Tensor:
+    """Fill in rows, (b, m, m) each -> (b, ROWS, m m); distances (m,) are in half sides."""
     y, x = unit.float()[:, None], unit.float()
-    rows = fixed.new_empty((len(fixed), ROWS, len(unit), len(unit)))
-    rows[:, 0] = fixed[:, ::every, ::every]
-    for first, part in ((1, by_y), (4, by_x)):
-        per_px = part[:, ::every, ::every] / (2 * shrink)
-        torch.mul(per_px, y, out=rows[:, first])
-        torch.mul(per_px, x, out=rows[:, first + 1])
-        rows[:, first + 2] = per_px
-    rows[:, ROWS - 1] = 1
+    rows = shown.new_empty((len(shown), ROWS, len(unit), len(unit)))
+    rows[:, 0], rows[:, ROWS - 1] = shown, ones
+    for first, slope in ((1, by_y), (4, by_x)):
+        torch.mul(slope, y, out=rows[:, first])
+        torch.mul(slope, x, out=rows[:, first + 1])
+        rows[:, first + 2] = slope
     return rows.flatten(2)
 
 
@@ -94,8 +106,10 @@ def look(level: Level, place: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns
     -------
-    seen, mask : Tensor, shape (b, 1, m m), float32
-        The moving image, 0 outside; 1 where the point lies in the image, else 0.
+    seen : Tensor, shape (b, 1 or 3, m m), float32
+        The moving image, and its derivatives if it has them; 0 outside.
+    mask : Tensor, shape (b, 1, m m), float32
+        1 where the point lies in the image, else 0.
     """
     centre = ((level.side - 1) / 2 - (level.shrink - 1) / 2) / level.shrink
     moved = place / level.shrink

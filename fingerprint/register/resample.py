@@ -115,7 +115,7 @@ def points(field: Tensor) -> Tensor:
 
 
 def sample(images: Tensor, at: Tensor) -> Tensor:
-    """Read images (B, 1, H, H) at points (B, 2, a, b), (y, x) px: (B, 1, a, b).
+    """Read images (B, C, H, H) at points (B, 2, a, b), (y, x) px: (B, C, a, b).
 
     The library's grid counts from -1 to 1. Going there and back is exact for whole pixels where
     the side is a power of two, so other sides are continued with air up to the next one.

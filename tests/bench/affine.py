@@ -6,7 +6,7 @@ Real 8-bit slices are moved at random (15 deg, 10 %, 40 px, shear 3 %; two seeds
 from the identity and from what a pose search finds (off by 1 deg, 2 %, 4 px). One thread each: both
 take one pair at a time, and either is run once per core. SimpleITK is shown as the oracle of the
 tests, with ITK's own tolerances on a fifth of the pixels, and in a hurry (nothing above 128 px).
-Phantoms, where FINGERPRINT_DATA names no slices. Where there is a GPU, it is compared with the CPU.
+Ellipses, where FINGERPRINT_DATA names no slices. Where there is a GPU, it is compared with the CPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from moved import SIDE, corner_error, identity, maps, moved, nearby, phantoms, slices_8bit, tensor
+from moved import SIDE, bodies, corner_error, identity, maps, moved, nearby, slices_8bit, tensor
 from ratios import compare, counts, machine
 from torch import Tensor
 
@@ -62,7 +62,7 @@ def slices(count: int) -> tuple[str, np.ndarray]:
     """Return what is moved, and what it is."""
     data = os.environ.get("FINGERPRINT_DATA")
     if not data:
-        return "phantom slices", phantoms(count, SIDE)
+        return "ellipses", bodies(count, SIDE)
     return "real slices", slices_8bit(Path(data), count)
 
 

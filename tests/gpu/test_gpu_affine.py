@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from moved import corner_error, identity, maps, moved, nearby, phantoms, tensor
+from moved import bodies, corner_error, identity, maps, moved, nearby, tensor
 
 from fingerprint.register import affine as module
 from fingerprint.register.affine import Affine, affine, from_poses
@@ -25,7 +25,7 @@ PLACES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 @pytest.fixture(scope="module")
 def pairs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Moving, fixed, truth: six copies of growing contrast loss, then two strangers, one flat."""
-    images = phantoms(8, SIDE)
+    images = bodies(8, SIDE)
     truth = maps(8, SIDE, seed=17)
     fixed, moving = tensor(images), tensor(moved(images, truth))
     noise = torch.randn(moving.shape, generator=torch.Generator().manual_seed(5))
