@@ -15,7 +15,7 @@ from fingerprint import phantom
 from fingerprint.register import affine, energy, reference, resample, splines
 from fingerprint.register.bend import jacobian
 from fingerprint.register.elastic import Elastic, elastic
-from fingerprint.search.images import body_mask
+from fingerprint.corpus.body import body_mask
 
 SIDE = 256
 

@@ -17,7 +17,7 @@ from fingerprint import phantom
 from fingerprint.measure.fdr import benjamini_hochberg
 from fingerprint.register import regions, tiles
 from fingerprint.register.regions import Null, found
-from fingerprint.search import images
+from fingerprint.corpus.body import body_mask
 
 SIDE, STRANGERS = 256, 24
 PX = tiles.tile_px(SIDE)
@@ -77,7 +77,7 @@ def test_benjamini_hochberg_rejects_what_the_paper_rejects() -> None:
 def test_z_of_a_tile_is_that_of_its_pixels() -> None:
     a, b = hearts()[:2]
     z = z_of(a, b)
-    body = images.body_mask(b[None])[0]
+    body = body_mask(b[None])[0]
     checked = 0
     for i, j in np.argwhere(~np.isnan(z))[::17]:
         at = (slice(i * PX, (i + 1) * PX), slice(j * PX, (j + 1) * PX))

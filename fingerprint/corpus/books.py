@@ -188,6 +188,7 @@ class Book:
             "slices": len(slices),
             "slices_m": int((slices["sex"] == "M").sum()),
             "slices_f": int((slices["sex"] == "F").sum()),
+            "classes": _counts(slices["region"]) | {"none": int((slices["region"] == "").sum())},
             "slices_per_scan": float(per_scan.mean()) if len(per_scan) else 0.0,
             "no_age": int((people["age"] < 0).sum()),
             "no_sex": int((people["sex"] == "").sum()),

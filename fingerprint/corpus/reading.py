@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fingerprint import ledger
-from fingerprint.corpus import store, tables
+from fingerprint.corpus import anatomy, store, tables
 from fingerprint.corpus.books import NAMED, Book
 from fingerprint.corpus.clusters import clusters
 from fingerprint.corpus.identity import Key, pseudonym, scan_id, token
@@ -224,6 +224,9 @@ def _slice_rows(unit: Unit, scan: Scan, member: int, key: Key) -> list[dict[str,
     total, squares = sums(scan.pixels)
     frames = np.bincount(scan.source, minlength=len(unit.files))
     seen = np.zeros(len(unit.files), np.int64)
+    z_mm = np.array([scan.z_mm[i] if np.isnan(unit.z_mm[s]) else unit.z_mm[s]
+                     for i, s in enumerate(scan.source)], np.float64)  # fmt: skip
+    region, confidence = anatomy.regions(_mid(scan.pixels), z_mm)
     rows = []
     for i, image in enumerate(scan.pixels):
         source = int(scan.source[i])
@@ -231,16 +234,16 @@ def _slice_rows(unit: Unit, scan: Scan, member: int, key: Key) -> list[dict[str,
         if frames[source] > 1:
             name = token(key, f"{name}#{seen[source]}")
         seen[source] += 1
-        z = unit.z_mm[source]
         rows.append(
             {
                 "participant": unit.participant,
                 "scan": unit.scan,
                 "series": unit.series,
-                "z_mm": float(scan.z_mm[i] if np.isnan(z) else z),
+                "z_mm": float(z_mm[i]),
                 "sex": unit.sex,
                 "age": unit.age,
-                "region": "",
+                "region": str(region[i]),
+                "region_confidence": float(confidence[i]),
                 "sum": int(total[i]),
                 "sum_of_squares": int(squares[i]),
                 "native_px": scan.native_px,

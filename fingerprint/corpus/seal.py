@@ -32,7 +32,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from fingerprint.corpus import store
+from fingerprint.corpus import anatomy, store
 from fingerprint.corpus.scan import sums
 from fingerprint.corpus.screen import screen_of
 from fingerprint.corpus.window import fit
@@ -66,16 +66,22 @@ def write_chunk(
             out.write(data)
         entries[name] = store.entry(data)
     found = {}
-    for array in store.SMALLER:
+    for array in ("mid", "thumb", "screen"):
         found[f"sum_{array}"], found[f"sum_of_squares_{array}"] = sums(pictures[array])
     return entries, {name: found[name] for name in store.SUMS}
 
 
 def pictures_of(slices: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """Return slices (n, s, s) as each of `store.PIXELS`; the screen is made from the thumb."""
+    """Return slices (n, s, s) as each of `store.PIXELS`; what is smallest is made from a small one."""
     size = slices.shape[-1]
     mid, thumb = (fit(slices, min(store.SMALLER[a], size), 0)[0] for a in ("mid", "thumb"))
-    return {"pixels": slices, "mid": mid, "thumb": thumb, "screen": screen_of(thumb)}
+    return {
+        "pixels": slices,
+        "mid": mid,
+        "thumb": thumb,
+        "screen": screen_of(thumb),
+        "organs": anatomy.organs(mid),
+    }
 
 
 def is_written(corpus: Path, name: str, entry: list[Any]) -> bool:
@@ -180,7 +186,7 @@ def _stage_metadata(
         # no _FillValue: a fill of 0 would open air as NaN
         hu = {"scale_factor": (high - low) / 255, "add_offset": low, "units": "HU"}
         array.attrs.update(
-            ({} if name == "screen" else hu) | {"coordinates": " ".join(store.LABELS)}
+            (hu if name in store.HU else {}) | {"coordinates": " ".join(store.LABELS)}
         )
     for name, kind in store.LABELS.items():
         _label(root, name, rows[name], kind, "slice")

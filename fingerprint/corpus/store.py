@@ -6,6 +6,7 @@
       pixels/              uint8 (slice, y, x), opens as HU
       mid/ thumb/          the same slices at 128 and 32 px, area means
       screen/              int8 at 32 px: what the search at every pose multiplies
+      organs/              uint8 at 128 px: which organ lies where, codes of `anatomy.ORGANS`
       scan/ participant/ sex/ age/ z_mm/ ...   one label per slice
       series_table/        one row per stack of slices: spacing, origin, source digest
       sources.parquet      what became of every input file, by token
@@ -32,17 +33,24 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from fingerprint.corpus import screen
+from fingerprint.corpus import anatomy, screen
 from fingerprint.ledger import Damaged, digest_of
 
-FORMAT = (1, 1)
+FORMAT = (1, 2)  # 1.0 had no small pictures; 1.1 no anatomy
 POINTER = "zarr.json"
 JOURNAL = ".ingest/journal.json"
 ROWS = 65_536  # labels in one chunk
 
 # small pictures of every slice, made at ingest: name -> side, version of how they are made
-SMALLER: dict[str, int] = {"mid": 128, "thumb": 32, "screen": screen.SIDE}
-DERIVED: dict[str, int] = {"mid": 1, "thumb": 1, "screen": screen.VERSION}
+SMALLER: dict[str, int] = {"mid": 128, "thumb": 32, "screen": screen.SIDE, "organs": 128}
+DERIVED: dict[str, int] = {
+    "mid": 1,
+    "thumb": 1,
+    "screen": screen.VERSION,
+    "organs": anatomy.VERSION,
+    "region_confidence": anatomy.VERSION,
+}
+HU = ("pixels", "mid", "thumb")  # what opens as HU
 PIXELS = ("pixels", *SMALLER)
 # made with them, for exact correlation; a screen sums to zero. No part of the content digest
 SUMS = (
@@ -62,6 +70,7 @@ LABELS: dict[str, str] = {
     "sex": "str",
     "age": "int16",
     "region": "str",
+    "region_confidence": "float32",
     "sum": "int64",
     "sum_of_squares": "int64",
     **dict.fromkeys(SUMS, "int64"),

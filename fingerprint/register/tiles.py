@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fingerprint.corpus.body import body_mask
 from fingerprint.measure import fisher, similarity
 from fingerprint.search import images
 
@@ -84,7 +85,7 @@ def tissue(organs: NDArray[np.uint8], tiles: int) -> NDArray[np.int64]:
 def _body(fixed: Tensor) -> Tensor:
     """Tell the body of the slices: (B, 1, H, H) bool, on their device."""
     grey = similarity.whole(fixed)[:, 0].to(torch.uint8).cpu().numpy()
-    return torch.from_numpy(images.body_mask(grey))[:, None].to(fixed.device)
+    return torch.from_numpy(body_mask(grey))[:, None].to(fixed.device)
 
 
 def _detail(grey: Tensor) -> Tensor:
