@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from fingerprint import phantom
+from fingerprint.corpus.body import body_mask
 from fingerprint.register import affine, energy, reference, resample, splines
 from fingerprint.register.bend import jacobian
 from fingerprint.register.elastic import Elastic, elastic
-from fingerprint.corpus.body import body_mask
 
 SIDE = 256
 

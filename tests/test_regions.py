@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from fingerprint import phantom
+from fingerprint.corpus.body import body_mask
 from fingerprint.measure.fdr import benjamini_hochberg
 from fingerprint.register import regions, tiles
 from fingerprint.register.regions import Null, found
-from fingerprint.corpus.body import body_mask
 
 SIDE, STRANGERS = 256, 24
 PX = tiles.tile_px(SIDE)

@@ -7,12 +7,12 @@ import pytest
 from scipy import ndimage
 
 from fingerprint import phantom
+from fingerprint.corpus.body import LEAST, body_mask
 from fingerprint.corpus.window import to_uint8
 from fingerprint.search import images
 from fingerprint.search.images import (
     IMAGES,
     blurred,
-    body_mask,
     highpass,
     local_contrast,
     score_image,
@@ -101,7 +101,7 @@ def slow_body(image: np.ndarray) -> np.ndarray:
     largest = parts == 1 + int(np.argmax([(parts == k).sum() for k in range(1, count + 1)]))
     grown = ndimage.binary_dilation(largest, cross, times)
     filled = ndimage.binary_fill_holes(grown)
-    return filled if filled.mean() >= images.LEAST else np.ones_like(filled)
+    return filled if filled.mean() >= LEAST else np.ones_like(filled)
 
 
 def test_of_two_parts_of_one_size_the_first_is_kept() -> None:

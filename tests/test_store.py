@@ -139,10 +139,11 @@ def test_a_corpus_of_format_1_0_opens_and_says_what_it_lacks(tmp_path: Path) -> 
     want = (np.arange(6)[:, None, None] * 40 + y[:, None] + y).astype(np.uint8)
     np.testing.assert_array_equal(old.read(0, 6), want)
     np.testing.assert_array_equal(old.read(0, 6, "thumb"), want)
-    assert set(old.slices) == set(store.LABELS) - set(store.SUMS)
+    assert set(old.slices) == set(store.LABELS) - set(store.SUMS) - {"region_confidence"}
     assert (old.label("sum") == want.sum((1, 2))).all()
     assert [name for name in (*store.PIXELS, *store.SUMS) if not old.has(name)] == [
         "screen",
+        "organs",
         *store.SUMS,
     ]
     for lacking in (
@@ -152,6 +153,20 @@ def test_a_corpus_of_format_1_0_opens_and_says_what_it_lacks(tmp_path: Path) -> 
     ):
         with pytest.raises(ValueError, match="format 1.0 without .* again with --replace"):
             lacking()
+
+
+def test_a_corpus_of_format_1_1_opens_without_organs(tmp_path: Path) -> None:
+    with zipfile.ZipFile(FROZEN / "corpus_1.1.zip") as file:
+        file.extractall(tmp_path / "old")
+    old = store.open_corpus(tmp_path / "old")
+    assert old.head["fingerprint_format"] == [1, 1]
+    assert list(store.verify(old.path)) == []
+    assert set(store.LABELS) - set(old.slices) == {"region_confidence"}
+    assert old.has("screen")
+    assert not old.has("organs")
+    assert "classes" not in old.summary
+    with pytest.raises(ValueError, match="format 1.1 without the organs .* with --replace"):
+        old.at([0], "organs")
 
 
 def test_a_sound_corpus_verifies(corpus: store.Corpus) -> None:

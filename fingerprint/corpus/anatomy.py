@@ -1,4 +1,4 @@
-"""What a slice shows: the class of paper 000, and which organ lies where. Rules, no trained network.
+"""What a slice shows: its class in paper 000, and which organ lies where. Rules, no network.
 
     c1  upper liver   lung at the back only, below the liver's dome
     c2  heart         the middle of the heart and a few neighbours

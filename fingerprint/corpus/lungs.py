@@ -81,7 +81,9 @@ def _lungs(dark: Mask, body: Mask) -> Mask:
         return dark
     index = np.arange(1, count + 1)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    image, y, x = (np.array(c) for c in zip(*ndimage.center_of_mass(dark, parts, index), strict=True))
+    image, y, x = (
+        np.array(c) for c in zip(*ndimage.center_of_mass(dark, parts, index), strict=True)
+    )
     image = np.rint(image).astype(int)
     area = body.sum(axis=(1, 2))
     top, depth, left, width = boxes(body)
@@ -114,9 +116,7 @@ def _middle(body: Mask) -> NDArray[np.float64]:
     return (columns * np.arange(body.shape[2])).sum(axis=1) / total
 
 
-def _bright(
-    mids: NDArray[np.uint8], body: Mask, cut: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _bright(mids: NDArray[np.uint8], body: Mask, cut: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the grey level above which tissue is bone."""
     median = [
         np.median(image[inside & (image > t)]) if (inside & (image > t)).any() else 255.0

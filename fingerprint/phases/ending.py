@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fingerprint.job import AuditJob, now, write_json
 from fingerprint.ledger import Values
 from fingerprint.measure import findings
+from fingerprint.phases import parts
 from fingerprint.report import build
 from fingerprint.search import correlation, matches
 
@@ -16,12 +17,14 @@ def finish_stats(job: AuditJob, values: Iterator[Values]) -> None:
     del values
     path = job.out / "correlation.zarr"
     names = ["real"] if job.itself else [against.name for against in job.against]
+    alike = matches.most_similar(job.out / "matches.parquet", job.settings.image)
     found = findings.collect(
         {name: correlation.load(path, name) for name in names},
-        matches.most_similar(job.out / "matches.parquet", job.settings.image),
+        alike,
         job.read(),
         {role: corpus.summary for role, corpus in job.corpora.items()},
         best=matches.best_pairs(job.out / "matches.parquet"),
+        parts=parts.regions_of(job, alike),
     )
     write_json(job.out / "findings.json", found)
 

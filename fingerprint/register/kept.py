@@ -120,3 +120,12 @@ def load(path: Path) -> xr.Dataset:
         if array.nchunks_initialized < array.nchunks:
             raise Damaged(f"{path.name}: {name} lacks stored chunks")
     return dataset
+
+
+def places(dataset: xr.Dataset) -> dict[tuple[str, int], int]:
+    """Return in which row each pair of query and slice stands; the first of equals."""
+    rows: dict[tuple[str, int], int] = {}
+    named = zip(dataset["query"].values, dataset["slice"].values, strict=True)
+    for row, (query, at) in enumerate(named):
+        rows.setdefault((str(query), int(at)), row)
+    return rows

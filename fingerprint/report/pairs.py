@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from fingerprint import warp
 from fingerprint.ledger import Damaged
+from fingerprint.register import kept
 from fingerprint.report import raster
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,8 @@ def pictures(
     shown = int(findings.get("pairs.shown") or 0)
     px = LARGE_PX if shown <= FEW else SMALL_PX
     places = {str(digest): i for i, digest in enumerate(generated.label("digest"))}
-    digests, rows = real.label("digest"), _rows(registration)
+    digests = real.label("digest")
+    rows = {} if registration is None else kept.places(registration)
     out: dict[int, Shown | str] = {}
     for k in range(1, shown + 1):
         i = places.get(findings[f"pair.{k}.query_digest"])
@@ -106,17 +108,6 @@ def pictures(
             log.warning("pair %d is shown without pictures: %s", k, error)
             out[k] = "the stored bytes are damaged: run fingerprint verify on the corpora"
     return out
-
-
-def _rows(registration: xr.Dataset | None) -> dict[tuple[str, int], int]:
-    """Return where each pair of query and slice stands; the first of equals."""
-    if registration is None:
-        return {}
-    named = zip(registration["query"].values, registration["slice"].values, strict=True)
-    rows: dict[tuple[str, int], int] = {}
-    for row, (query, at) in enumerate(named):
-        rows.setdefault((str(query), int(at)), row)
-    return rows
 
 
 def pose_of(findings: Mapping[str, Any], k: int) -> tuple[float, ...] | None:
