@@ -10,8 +10,8 @@ import pytest
 
 from fingerprint.corpus.identity import Key
 
-# an audit of these tests registers two patients of each query, one of them elastically: every path is
-# walked, in a tenth of the time; what registers more says so
+# an audit of these tests registers two patients of each query, one of them elastically: every path
+# is walked, in a tenth of the time; what registers more says so
 os.environ.setdefault("FINGERPRINT_REGISTER_PATIENTS", "2")
 os.environ.setdefault("FINGERPRINT_ELASTIC_PATIENTS", "1")
 

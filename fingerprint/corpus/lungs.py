@@ -79,12 +79,9 @@ def _lungs(dark: Mask, body: Mask) -> Mask:
     parts, count = ndimage.label(dark, _PLANE)
     if not count:
         return dark
-    index = np.arange(1, count + 1)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    image, y, x = (
-        np.array(c) for c in zip(*ndimage.center_of_mass(dark, parts, index), strict=True)
-    )
-    image = np.rint(image).astype(int)
+    centres = np.array(ndimage.center_of_mass(dark, parts, np.arange(1, count + 1)))
+    image, y, x = np.rint(centres[:, 0]).astype(int), centres[:, 1], centres[:, 2]
     area = body.sum(axis=(1, 2))
     top, depth, left, width = boxes(body)
     share = sizes / np.maximum(area[image], 1)
@@ -101,7 +98,7 @@ def boxes(body: Mask) -> tuple[NDArray[np.int64], ...]:
     """Return first row, rows, first column, columns of each body; zeros where there is none."""
     out = []
     for axis in (2, 1):
-        seen = body.any(axis=axis)
+        seen: Mask = np.asarray(body.any(axis=axis))
         there = seen.any(axis=1)
         first = np.where(there, seen.argmax(axis=1), 0)
         last = np.where(there, seen.shape[1] - 1 - seen[:, ::-1].argmax(axis=1), -1)

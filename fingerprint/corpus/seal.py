@@ -72,7 +72,7 @@ def write_chunk(
 
 
 def pictures_of(slices: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """Return slices (n, s, s) as each of `store.PIXELS`; what is smallest is made from a small one."""
+    """Return slices (n, s, s) as each of `store.PIXELS`, the small ones from those before them."""
     size = slices.shape[-1]
     mid, thumb = (fit(slices, min(store.SMALLER[a], size), 0)[0] for a in ("mid", "thumb"))
     return {

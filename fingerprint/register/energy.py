@@ -1,7 +1,7 @@
 """How much a field deforms (METHOD.md, section 3.17), and fields one after the other.
 
 Fields are displacements u, float32 (B, 2, H, H), (y, x) px: the moving point is p + u(p). What an
-affine map explains of u is no deformation: it is taken away first, by least squares over all pixels.
+affine map explains of u is no deformation: it is taken away first, by least squares.
 """
 
 from __future__ import annotations

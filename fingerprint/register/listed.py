@@ -180,7 +180,7 @@ def most_alike(listed: Listed, alike: Floats, keep: int) -> Ints:
     place = np.arange(len(order)) - np.repeat(
         np.cumsum(listed.counts) - listed.counts, listed.counts
     )
-    chosen = listed.first & (keep > 0)
+    chosen: NDArray[np.bool_] = np.logical_and(listed.first, keep > 0)
     chosen[order[place < keep]] = True
     return np.flatnonzero(chosen)
 
@@ -210,7 +210,7 @@ def _grey(images: NDArray[np.uint8], where: str) -> Tensor:
 
 def _starts(poses: Floats, side: int, where: str) -> Tensor:
     """Return where affine registration starts: the best pose, else as stored."""
-    known = np.isfinite(poses).all(axis=1)
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(poses).all(axis=1))
     return affine.from_poses(np.where(known[:, None], poses, warp.IDENTITY), side).to(where)
 
 

@@ -182,7 +182,7 @@ def _notes(page: Page, key: str) -> list[Inline]:
 def _region(region: Mapping[str, Any]) -> str:
     where = " ".join(filter(None, (region["side"], region["organ"])))
     return (
-        f"{where or 'body'}, {region['area_px']:,} px around "
+        f"mostly {where or 'body'}, {region['area_px']:,} px around "
         f"({region['y_px']:.0f}, {region['x_px']:.0f})"
     )
 
