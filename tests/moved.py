@@ -104,3 +104,16 @@ def corner_error(one: Tensor, other: Tensor, side: int) -> NDArray[np.float64]:
     corners = np.array([[0, 0, 1], [0, last, 1], [last, 0, 1], [last, last, 1]]).T
     apart = (one.cpu().numpy() - other.cpu().numpy()) @ corners
     return np.asarray(np.linalg.norm(apart, axis=1).mean(1))
+
+
+def bends(level: float, count: int, side: int = SIDE, *, seed: int = 1) -> Tensor:
+    """Smooth random fields (sigma 32 px of 512) whose longest arrow is `level` px: (n, 2, h, h)."""
+    rng = np.random.default_rng(seed)
+    out = np.empty((count, 2, side, side), np.float32)
+    for field in out:
+        for part in field:
+            white = rng.standard_normal((side, side))
+            part[:] = ndimage.gaussian_filter(white, 32 * side / 512, mode="wrap")
+        field -= field.mean(axis=(1, 2), keepdims=True)
+        field *= level / np.hypot(*field).max()
+    return torch.from_numpy(out)
