@@ -49,7 +49,8 @@ MAX_FAILED = 8  # shards that may raise before no more are started: a full disk,
 CLOSE_S = 10.0  # a cluster that takes longer to close is killed
 JOIN_S = 60  # a scheduler without any worker for so long is an error
 GONE = "the cluster went away; run the command again"
-GPU_PHASES = ("search", "screen")  # `Phase.needs_gpu`; the phases themselves load all that they use
+# `Phase.needs_gpu`; the phases themselves load all that they use
+GPU_PHASES = ("search", "screen", "register")
 
 
 def executor(spec: str, settings: Settings) -> AbstractContextManager[Execute]:

@@ -26,6 +26,7 @@ from fingerprint.search.triangle import Outline
 from fingerprint.settings import Settings
 
 MID_PX = 128
+PAIR_IMAGES = 128  # float32 images while one pair is registered and scored: 102 measured
 ALIGNED_TOGETHER = 4  # queries in one shard of the registration
 NEIGHBOURS = 64  # slices beside the best few of a query, at 128 px, at most
 REGISTERED = 240  # bytes of one registered pair: map, scores, warp
@@ -257,7 +258,15 @@ def worker_bytes(
         met=max(b.met(s.shard_slices) for b in blocks),
         kept=s.shard_slices if s.keep_matrix else 0,
     )
-    return tiling.BASE_BYTES + max(tile, bank.memory)
+    return tiling.BASE_BYTES + max(tile, bank.memory, _registering(s, side, chunk))
+
+
+def _registering(s: Settings, side: int, chunk: int) -> int:
+    """Bytes of one shard of the registration: its images, a stored chunk, and one pair at work."""
+    if not s.register_patients:
+        return 0
+    images = ALIGNED_TOGETHER * (1 + min(s.register_patients, s.keep_patients))
+    return (images + 2 * chunk + PAIR_IMAGES * 4) * side * side
 
 
 def band_of(blocks: Sequence[Block], s: Settings, *, side: int, chunk: int) -> int:

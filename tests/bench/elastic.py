@@ -23,9 +23,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from moved import SIDE, bends, bodies, identity, slices_8bit, tensor
+from moved import SIDE, bends, bodies, identity, seen, slices_8bit, tensor
 from ratios import counts, machine
-from scipy import ndimage
 from torch import Tensor
 
 from fingerprint.register import energy, resample
@@ -66,15 +65,6 @@ def slices(count: int) -> np.ndarray:
         return bodies(count, SIDE)
     both = chest(Path(data), count - count // 2), slices_8bit(Path(data), count // 2, seed=4)
     return np.concatenate(both)
-
-
-def seen(image: np.ndarray) -> np.ndarray:
-    """Tell the body, also in a window that shows bone alone: what is bright, closed and filled."""
-    dense = ndimage.binary_closing(np.pad(image > 20, 40), iterations=12)[40:-40, 40:-40]
-    parts, count = ndimage.label(dense)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    return np.asarray(ndimage.binary_fill_holes(parts == sizes.argmax()))
 
 
 def by_elastix(moving: Tensor, fixed: Tensor) -> Tensor:
