@@ -161,6 +161,7 @@ def audit(
     participant_from: Hidden = None,
     keep_matrix: Annotated[bool, typer.Option("--keep-matrix", hidden=True)] = False,
     no_pose: Annotated[bool, typer.Option("--no-pose", hidden=True)] = False,
+    engine: Hidden = None,
 ) -> int:
     """Compare every generated image with every real slice, and write the report.
 
@@ -174,6 +175,7 @@ def audit(
         mirror=mirror or None,
         keep_matrix=keep_matrix or None,
         pose=False if no_pose else None,
+        engine=engine,
         window_hu=window,
         require=require,
         hu=hu or None,

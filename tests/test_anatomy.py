@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def ellipse(cy: float, cx: float, ry: float, rx: float) -> np.ndarray:
     return ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1
 
 
-def drawn(*, lungs_y: float = 64, lung_ry: float = 24, heart: float = 0) -> np.ndarray:
+def drawn(*, lungs_y: float = 64, lung_ry: float = 24, heart: float = 0.1) -> np.ndarray:
     """A body with two lungs, and tissue between them."""
     image = np.zeros((SIDE, SIDE), np.uint8)
     image[ellipse(64, 64, 40, 56)] = 140
@@ -41,7 +42,7 @@ def drawn(*, lungs_y: float = 64, lung_ry: float = 24, heart: float = 0) -> np.n
 @functools.cache
 def stacks() -> list[tuple[np.ndarray, phantom.Patient, dict[str, np.ndarray]]]:
     out = []
-    for k in range(6):
+    for k in range(10):
         one = phantom.patient(k, seed=11, n_slices=24, size_px=SIDE)
         out.append((to_uint8(one.hu, WINDOW), one, phantom.masks(one)))
     return out
@@ -66,7 +67,7 @@ def test_measures_of_drawn_lungs_are_those_of_their_shapes() -> None:
 
 
 def test_lungs_at_the_back_lie_behind_and_gas_in_front_is_no_lung() -> None:
-    image = drawn(lungs_y=90, lung_ry=12)
+    image = drawn(lungs_y=82, lung_ry=10)
     image[ellipse(34, 60, 4, 6)] = 0
     found = lungs.masks(image[None])
     assert lungs.measures(found).behind[0] > anatomy.BACK
@@ -102,7 +103,8 @@ def test_classes_lie_in_order_and_each_is_contiguous(votes: np.ndarray) -> None:
     assert in_order(anatomy.ordered(votes))
 
 
-@given(st.lists(st.integers(0, 3), max_size=7))
+@examples(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 3), max_size=6))
 def test_the_order_with_the_fewest_votes_against_it_is_taken(voted: list[int]) -> None:
     votes = np.zeros((len(voted), 3), bool)
     for i, k in enumerate(voted):
@@ -113,12 +115,11 @@ def test_the_order_with_the_fewest_votes_against_it_is_taken(voted: list[int]) -
         return sum(names[k] != label for k, label in zip(voted, labels, strict=True))
 
     every = [[""] * len(voted)]
-    for cut in np.ndindex(*[len(voted) + 1] * 6):
-        if list(cut) == sorted(cut):
-            labels = [""] * len(voted)
-            for k, name in enumerate(anatomy.CLASSES):
-                labels[cut[2 * k] : cut[2 * k + 1]] = [name] * (cut[2 * k + 1] - cut[2 * k])
-            every.append(labels)
+    for cut in itertools.combinations_with_replacement(range(len(voted) + 1), 6):
+        labels = [""] * len(voted)
+        for name, first, last in zip(anatomy.CLASSES, cut[::2], cut[1::2], strict=True):
+            labels[first:last] = [name] * (last - first)
+        every.append(labels)
     assert against(anatomy.ordered(votes).tolist()) == min(against(one) for one in every)
 
 
