@@ -67,7 +67,7 @@ def test_measures_of_drawn_lungs_are_those_of_their_shapes() -> None:
 
 
 def test_lungs_at_the_back_lie_behind_and_gas_in_front_is_no_lung() -> None:
-    image = drawn(lungs_y=82, lung_ry=10)
+    image = drawn(lungs_y=78, lung_ry=8)
     image[ellipse(34, 60, 4, 6)] = 0
     found = lungs.masks(image[None])
     assert lungs.measures(found).behind[0] > anatomy.BACK
