@@ -79,8 +79,8 @@ CPU = Rates(
     screen=3.9e11,
     moved=1.0e5,
     aligned=8e6,
-    affine=5e6,
-    elastic=4e5,
+    affine=2.8e6,
+    elastic=7e5,
     overlapped=False,
 )
 GPU = Rates(
@@ -93,8 +93,8 @@ GPU = Rates(
     screen=1.5e14,
     moved=16 * 1.0e5,
     aligned=16 * 8e6,
-    affine=50 * 5e6,
-    elastic=50 * 4e5,
+    affine=50 * 2.8e6,
+    elastic=50 * 7e5,
     overlapped=True,
 )
 FOLD = 2e8  # bytes in a second, by the process of the flow: values read back, matrix written
