@@ -213,7 +213,7 @@ def rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read(path: Path, window: tuple[float, float] = WINDOW) -> tuple[np.ndarray, np.ndarray]:
     """Return slices (n, 128, 128) and their heights, rising."""
     files = sorted(path.rglob("*.dcm")) if path.is_dir() else [path]
     found = [pydicom.dcmread(file) for file in files]
@@ -222,15 +222,16 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     hu = np.stack(
         [ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept) for ds in found]
     )
-    return fit(to_uint8(np.maximum(hu, WINDOW[0]).astype(np.float32), WINDOW), SIDE, 0)[0], z
+    return fit(to_uint8(np.maximum(hu, -1000).astype(np.float32), window), SIDE, 0)[0], z
 
 
 SERIES = sorted({row["series"] for row in rows() if not row["series"].endswith(".dcm")})
 
 
+@pytest.mark.parametrize("window", [WINDOW, (-1350.0, 150.0), (-1024.0, 3071.0)])
 @pytest.mark.parametrize("series", SERIES)
-def test_series_labelled_by_hand(data: Path, series: str) -> None:
-    mids, z = read(data / series)
+def test_series_labelled_by_hand(data: Path, series: str, window: tuple[float, float]) -> None:
+    mids, z = read(data / series, window)
     true = np.full(len(z), "", object)
     for row in rows():
         if row["series"] == series and row["first_z_mm"]:

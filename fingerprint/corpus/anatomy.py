@@ -40,6 +40,8 @@ LUNG = 0.025  # less lung than this is none
 APEX = 0.005
 ASIDE = 0.016
 WIDE = 1.35  # width of the body over its depth, at the shoulders
+ONE = 0.3  # lungs no wider than this are one lung, or gas
+NARROW = (0.55, 1.6)  # lungs so narrow in a body so wide lie between shoulders
 HEART = (-0.02, 0.045)  # how far behind the lungs lie at the heart
 TISSUE = 0.32  # between the lungs, at the heart
 FULL = 0.13  # lung, at the heart
@@ -95,7 +97,9 @@ def regions(
 def _votes(m: Measures) -> NDArray[np.bool_]:
     """Return which of `CLASSES` each slice speaks for, at most one: bool (n, 3)."""
     c1 = (m.lung >= LUNG) & (m.behind >= BACK)
-    c3 = (m.lung >= APEX) & (m.behind < BACK) & (m.aside >= ASIDE) & (m.aspect >= WIDE)
+    shoulders = (m.aside >= ASIDE) & (m.aspect >= np.where(m.spread < ONE, NARROW[1], WIDE))
+    shoulders |= (m.spread <= NARROW[0]) & (m.aspect >= NARROW[1])  # in any window
+    c3 = (m.lung >= APEX) & (m.behind < BACK) & shoulders
     c2 = ~c1 & ~c3 & (m.lung >= FULL) & (m.between >= TISSUE)
     c2 &= (m.behind >= HEART[0]) & (m.behind <= HEART[1])
     return np.stack([c1, c2, c3], axis=1)

@@ -1,7 +1,7 @@
 """Where the lungs, the bones and the tissue between the lungs are, in slices of 128 px.
 
-Grey levels are compared with thresholds that follow the image (Otsu's), so any window that shows
-lungs as dark and tissue as bright will do. Lungs are dark parts of the body, large enough, that are
+Grey levels are compared with thresholds that follow the image (Otsu's), so any window in which lung
+is darker than fat will do (not one for soft tissue, where both are nearly black). Lungs are dark parts of the body, large enough, that are
 not the gas of the bowel (in front) nor the airway (in the middle). `measures` says of each slice
 what tells its height in the chest: how much lung there is, how wide it is spread in the body, how
 far behind its middle lies.
@@ -22,7 +22,10 @@ LEAST_LUNG = 0.006  # share of the body: smaller dark parts are airways, gas, no
 GAS_FRONT = 0.15  # of the body's depth before its middle: small dark parts there are gas
 GAS_MOST = 0.05  # share of the body
 AIRWAY = 0.06  # of the body's width about its middle: small dark parts there are the airway
+DARK = 0.25  # of the way from air to tissue: lung is darker, fat is not
+WHITE = 255
 BONE = 0.18  # of the way from tissue to white
+CLEAR = 100  # grey levels from tissue to white that it takes to tell bone
 NEAR_PX = 3  # ribs lie so close to the lung
 
 _PLANE = np.zeros((3, 3, 3), int)  # neighbours in one image of a stack, never across images
@@ -66,29 +69,34 @@ def masks(mids: NDArray[np.uint8]) -> Masks:
     body = body_mask(mids)
     body[body.all(axis=(1, 2))] = False  # what `body_mask` says where it finds none
     cut = thresholds(mids)
-    lung = _lungs(body & (mids <= cut[:, None, None]), body)
+    air, tissue = _levels(mids, body, cut)
+    lung = _lungs(mids, body & (mids <= cut[:, None, None]), body, air + DARK * (tissue - air))
     middle = _middle(body)
     columns = np.arange(mids.shape[2])
     right = lung & (columns < middle[:, None, None])
-    bone = body & (mids > _bright(mids, body, cut)[:, None, None])
+    # where tissue is nearly white already, blood and muscle are as bright as bone
+    bright = np.where(tissue <= WHITE - CLEAR, tissue + BONE * (WHITE - tissue), WHITE)
+    bone = body & (mids > bright[:, None, None])
     return Masks(body, right, lung & ~right, bone)
 
 
-def _lungs(dark: Mask, body: Mask) -> Mask:
-    """Keep the dark parts that are lung."""
+def _lungs(mids: NDArray[np.uint8], dark: Mask, body: Mask, most: NDArray[np.float64]) -> Mask:
+    """Keep the dark parts that are lung: darker than `most` somewhere, so that fat is none."""
     parts, count = ndimage.label(dark, _PLANE)
     if not count:
         return dark
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     centres = np.array(ndimage.center_of_mass(dark, parts, np.arange(1, count + 1)))
     image, y, x = np.rint(centres[:, 0]).astype(int), centres[:, 1], centres[:, 2]
+    darkest = np.full(count + 1, WHITE, np.uint8)
+    np.minimum.at(darkest, parts[dark], mids[dark])
     area = body.sum(axis=(1, 2))
     top, depth, left, width = boxes(body)
     share = sizes / np.maximum(area[image], 1)
     front = (y - top[image]) / np.maximum(depth[image], 1) - 0.5
     aside = np.abs((x - left[image]) / np.maximum(width[image], 1) - 0.5)
     keep = (share >= LEAST_LUNG) & ~((front < -GAS_FRONT) & (share < GAS_MOST))
-    keep &= ~((aside < AIRWAY) & (share < GAS_MOST))
+    keep &= ~((aside < AIRWAY) & (share < GAS_MOST)) & (darkest[1:] < most[image])
     table = np.zeros(count + 1, bool)
     table[1:] = keep
     return np.asarray(table[parts], bool)
@@ -113,14 +121,16 @@ def _middle(body: Mask) -> NDArray[np.float64]:
     return (columns * np.arange(body.shape[2])).sum(axis=1) / total
 
 
-def _bright(mids: NDArray[np.uint8], body: Mask, cut: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the grey level above which tissue is bone."""
-    median = [
-        np.median(image[inside & (image > t)]) if (inside & (image > t)).any() else 255.0
-        for image, inside, t in zip(mids, body, cut, strict=True)
-    ]
-    tissue = np.array(median)
-    return tissue + BONE * (255 - tissue)
+def _levels(
+    mids: NDArray[np.uint8], body: Mask, cut: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the grey level of air and of tissue: medians outside the body, and of its bright."""
+    air, tissue = np.zeros(len(mids)), np.full(len(mids), float(WHITE))
+    for i, (image, inside, t) in enumerate(zip(mids, body, cut, strict=True)):
+        outside, bright = image[~inside], image[inside & (image > t)]
+        air[i] = np.median(outside) if len(outside) else 0.0
+        tissue[i] = np.median(bright) if len(bright) else float(WHITE)
+    return air, tissue
 
 
 def measures(found: Masks) -> Measures:

@@ -34,7 +34,8 @@ def overview(page: Page) -> list[Any]:
         caption: list[str | Value] = [
             "The best pair of each image: r after affine registration, and the mean squared "
             "gradient of the elastic displacement less its affine part. A copy lies at the right "
-            "and low; strangers need more warp, and how much the controls show. Of ",
+            "and low (below 1e-06 it is drawn there); strangers need more warp, and how much the "
+            "controls show. Of ",
             v("register.pairs"), " registered pairs ", v("register.diverged"),
             " did not converge and keep their best pose.",
         ]  # fmt: skip
