@@ -1,10 +1,10 @@
 """Where the lungs, the bones and the tissue between the lungs are, in slices of 128 px.
 
-Grey levels are compared with thresholds that follow the image (Otsu's), so any window in which lung
-is darker than fat will do (not one for soft tissue, where both are nearly black). Lungs are dark parts of the body, large enough, that are
-not the gas of the bowel (in front) nor the airway (in the middle). `measures` says of each slice
-what tells its height in the chest: how much lung there is, how wide it is spread in the body, how
-far behind its middle lies.
+Grey levels are compared with thresholds that follow the image (Otsu's), so any window will do in
+which lung is darker than fat (not one for soft tissue, where both are nearly black). Lungs are dark
+parts of the body, large enough, that are neither the gas of the bowel (in front) nor the airway (in
+the middle). `measures` says of each slice what tells its height in the chest: how much lung there
+is, how wide it is spread in the body, how far behind its middle lies.
 """
 
 from __future__ import annotations
