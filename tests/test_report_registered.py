@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage
-from test_report import SCHEMA, MadeRun, Parsed, jsonschema, make_run, matrices
+from test_report import SCHEMA, MadeRun, Parsed, changed, jsonschema, make_run, matrices
 
 from fingerprint import warp
 from fingerprint.measure import findings as measure
@@ -120,6 +120,14 @@ def test_scores_of_every_step_stand_on_the_page_as_in_the_findings(
 def test_regions_are_named_with_organ_and_side(parsed: Parsed) -> None:
     assert "Copied: mostly right lung, 128 px around (4, 8)." in parsed.text
     assert "Differs: mostly body, 64 px around (36, 36)." in parsed.text
+
+
+def test_many_regions_are_counted(made: MadeRun, tmp_path: Path) -> None:
+    one = REGIONS[0]
+    edits = {"pair.1.regions.list": [one | {"tiles": [[0, k]]} for k in range(6)]}
+    parsed = Parsed(changed(made, tmp_path, findings=edits).build())
+    assert parsed.text.count("mostly right lung") == 4
+    assert "; and 2 smaller ." in parsed.text or "; and 2 smaller." in parsed.text
 
 
 def test_medians_of_both_sets_stand_side_by_side(made: MadeRun, parsed: Parsed) -> None:

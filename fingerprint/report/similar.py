@@ -35,6 +35,7 @@ WARP = {
     "bending_energy": ("; bending energy ", "energy"),
     "min_jacobian": ("; smallest change of area ", "share"),
 }
+NAMED = 4  # regions of a kind that are written out, the largest
 REGIONS = {"copied": "Copied: ", "differs": "Differs: "}
 
 
@@ -174,8 +175,9 @@ def _notes(page: Page, key: str) -> list[Inline]:
     regions = page.findings.get(f"{key}.regions.list") or []
     for kind, text in REGIONS.items():
         named = [_region(region) for region in regions if region["kind"] == kind]
+        more = f"; and {len(named) - NAMED} smaller" if len(named) > NAMED else ""
         if named:
-            out.append([text, "; ".join(named), "."])
+            out.append([text, "; ".join(named[:NAMED]), more, "."])
     return out
 
 
