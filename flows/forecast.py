@@ -159,6 +159,9 @@ def _of_blocks(sources: dict[str, Source], s: Settings, cluster: str) -> dict[st
     told: dict[str, Any] = {f"queries.{b.set_name}": b.queries for b in blocks}
     told |= {"poses_of_a_query": bank.poses, "queries.in_a_band": band}
     kept = {"correlation.zarr": costs.matrix(blocks, 3 if bank.poses else 1)}
+    if s.register_patients:
+        asked = sum(b.queries for b in blocks if b.against == "real")
+        kept |= {"registration.zarr": costs.BENT * asked}
     if s.keep_matrix:
         kept |= {"matrix.zarr": costs.pairs_matrix(blocks)}
         tiling.within_cap(kept["matrix.zarr"], s.keep_matrix_gib)
