@@ -99,7 +99,12 @@ def test_pictures_stand_in_the_order_of_fig_5(parsed: Parsed) -> None:
     fig5 = ["real", "generated", "affine", "elastic", "difference", "regions"]
     assert rows[0] == fig5
     assert all(row == fig5[:-1] for row in rows[1:])
-    assert "no region stands out from the controls" in parsed.text
+    assert "regions: not tested" in parsed.text
+
+
+def test_a_pair_that_is_like_a_stranger_has_no_region(made: MadeRun, tmp_path: Path) -> None:
+    same = changed(made, tmp_path, findings={"pair.2.regions.list": []})
+    assert "no region stands out from the controls" in Parsed(same.build()).text
 
 
 def test_numbers_follow_the_schema(made: MadeRun) -> None:

@@ -133,7 +133,9 @@ def views(page: Page, k: int, found: Shown) -> list[View]:
         if found.regions:
             alt = "Real slice of pair {}, with the regions that were copied and that differ"
             return [*out, view("regions", found.regions, "regions", alt)]
-        return [*out, View("", "no region stands out from the controls")]
+        tested = page.has(f"pair.{k}.regions.list")
+        why = "no region stands out from the controls" if tested else "regions: not tested"
+        return [*out, View("", why)]
     if not page.posed:
         return [stored, real, between]
     if found.moved:
