@@ -100,7 +100,6 @@ def test_copied_regions_of_an_identical_image_are_on_record(run: Run) -> None:
     assert f["pair.1.r_raw"] == 1
     assert {region["kind"] for region in f["pair.1.regions.list"]} == {"copied"}
     assert f["pair.1.regions.level"] == pytest.approx(f["settings.q"] / 4)
-    assert "no region stands out" in run.report.read_text() or "regions" in f
 
 
 def test_nothing_changes_with_the_cut_or_the_order(
