@@ -154,7 +154,7 @@ def near(found: list[str], true: list[str]) -> list[bool]:
 
 
 def test_classes_of_phantoms_are_theirs_within_a_slice() -> None:
-    """Nearly: a phantom's heart lies higher between liver and shoulders than those of the series."""
+    """Nearly: the heart of a phantom lies higher between liver and shoulders than in the series."""
     right = []
     for pixels, one, _ in stacks():
         labels, _ = anatomy.regions(pixels, np.asarray(one.z_mm))
