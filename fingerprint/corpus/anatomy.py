@@ -49,12 +49,13 @@ FULL = 0.13  # lung, at the heart
 SHARE = (0.13, 0.36)  # of the way from the end of c1 to the beginning of c3
 ABOVE_MM, BELOW_MM = (24.0, 54.0), (88.0, 118.0)  # from the end of c1; from the beginning of c3
 # organs
-DOME = 0.02  # how far behind the lungs lie where the dome of the liver may be seen
-LIVER = 0.10  # of the body's width right of its middle: what lies there is liver and not heart
+DOME = 0.20  # of the body's width: tissue that reaches so far right into the lung is the dome
+LIVER = 0.12  # right of the body's middle, in such a slice: what lies there is liver
 TIP = 0.125  # how far behind the lungs lie where the tip of the heart may be seen
 TIP_AT = (-0.06, 0.18, 0.05)  # beside the middle of the body, from and to; behind it, at most
 SPINE = (0.12, 0.12)  # of the body's width beside its middle, of its depth behind it
 WALL_PX = 9
+COLUMN_PX = 5  # of a column, so that vessels do not count
 STATES = ("", "c1", "", "c2", "", "c3", "")  # from the lowest slice to the highest
 
 Labels = NDArray[np.object_]
@@ -173,8 +174,8 @@ def organs(mids: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     Soft tissue between the lungs is heart and mediastinum. Below the heart, where the lungs lie at
     the back, all that is deep enough in the body is liver on the right and upper abdomen on the
-    left; at the dome, tissue far on the right between the lungs is liver. In slices without lungs
-    nothing but bone is told from soft tissue.
+    left; tissue between the lungs that reaches far into the right one is the dome of the liver. In
+    slices without lungs nothing but bone is told from soft tissue.
     """
     found = masks(mids)
     told = measures(found)
@@ -183,13 +184,14 @@ def organs(mids: NDArray[np.uint8]) -> NDArray[np.uint8]:
     aside, front = _places(found.body)
     shown = (told.lung >= LUNG)[:, None, None]
     low = shown & (told.behind >= BACK)[:, None, None]
-    dome = shown & ~low & (told.behind >= DOME)[:, None, None]
     between = _between(lung) & tissue & shown
+    dome = between & ~low & (_reach(between, aside, front) < -DOME)[:, None, None]
+    dome &= aside < -LIVER
     deep = tissue & low & _deep(found.body)
     spine = (np.abs(aside) < SPINE[0]) & (front > SPINE[1])
     out = np.where(found.body, np.uint8(1), np.uint8(0))
     out[between] = 4
-    out[(between & dome & (aside < -LIVER)) | (deep & (aside < 0))] = 5
+    out[dome | (deep & (aside < 0))] = 5
     out[deep & (aside >= 0)] = 6
     tip = deep & (told.behind <= TIP)[:, None, None] & (front < TIP_AT[2])
     out[tip & (aside > TIP_AT[0]) & (aside < TIP_AT[1])] = 4
@@ -208,6 +210,14 @@ def _places(body: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.fl
         np.broadcast_to(x[:, None, :], body.shape),
         np.broadcast_to(y[:, :, None], body.shape),
     )
+
+
+def _reach(
+    between: NDArray[np.bool_], aside: NDArray[np.float64], front: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return how far right the tissue between the lungs reaches before the spine: (n,), <= 0."""
+    columns = (between & (np.abs(front + 0.08) < 0.18)).sum(axis=1) >= COLUMN_PX
+    return np.asarray(np.where(columns, aside[:, 0], 0.0).min(axis=1))
 
 
 def _deep(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
