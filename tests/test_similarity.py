@@ -213,6 +213,16 @@ def test_a_pair_without_an_answer_is_nan_and_harms_no_other(rng: np.random.Gener
     assert information(x, y, nowhere).mutual.isnan().all()
 
 
+@pytest.mark.parametrize("side", [100, 300])
+def test_a_constant_that_is_not_whole_has_no_r(side: int, rng: np.random.Generator) -> None:
+    y = batch(rng.integers(0, 256, (1, side, side)))
+    for grey in np.linspace(0.1, 254.9, 40):
+        assert similarity.pearson(torch.full_like(y, grey), y).isnan().all()
+    x = torch.full_like(y, 255)
+    x[..., 0, 0] = 254  # the least that is not constant
+    assert not similarity.pearson(x, y).isnan().any()
+
+
 @pytest.mark.parametrize("name", SCORES)
 def test_no_bit_depends_on_the_batch(name: str, slices: tuple[Tensor, Tensor]) -> None:
     x, y = slices

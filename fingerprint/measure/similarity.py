@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 MOST = 255  # grey level
+FLAT = 1e-13  # variance over mean square; one grey level in one of 2048 x 2048 pixels is 4e-12
 
 
 def euclidean(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -52,10 +53,11 @@ def pearson(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     levels are whole, so that identical images give exactly 1.
     """
     x, y, n = flat("pearson", x, y, mask)
-    sx, sy = x.sum(1), y.sum(1)
-    a, b = n * (x * x).sum(1) - sx * sx, n * (y * y).sum(1) - sy * sy
+    sx, sy, xx, yy = x.sum(1), y.sum(1), n * (x * x).sum(1), n * (y * y).sum(1)
+    a, b = xx - sx * sx, yy - sy * sy
     r = (n * (x * y).sum(1) - sx * sy) / (a * b).sqrt()
-    return torch.where((a > 0) & (b > 0), r, torch.nan)
+    # of a constant that is not whole, rounding may leave a little
+    return torch.where((a > FLAT * xx) & (b > FLAT * yy), r, torch.nan)
 
 
 def whole(images: Tensor) -> Tensor:

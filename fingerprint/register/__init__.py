@@ -4,12 +4,12 @@ resample   images at moved points, bilinear, air outside; affine maps as displac
 overlap    the one evaluator of r after a registration, on what both images show
 affine     rigid, similarity and affine maps: batched, coarse to fine; one size is done by `ecc`,
            on the images and derivatives that `pyramid` makes
-elastic    smooth invertible fields: steps are done by `bend`, on the knots of `splines`; `energy`
+elastic    smooth invertible fields: a step is done by `bend`, on knots of `splines`; `energy`
            says how much an image was bent
 tiles      how alike a registered pair is, part by part; `regions`: which parts are copied, which
            differ
 reference  the same signatures on SimpleITK, one pair at a time: the oracle; `engines` chooses
-listed     the pairs of a run, cut into shards, with the `scores` of every step; `kept` is what stays
+listed     the pairs of a run in shards, with the `scores` of every step; `kept`: what stays of them
 
 **A map sends a point of the fixed grid to a point of the moving image.** `fixed` is the real slice,
 `moving` the query (a generated image). Points are (y, x) in pixels of the images' own side, pixel
