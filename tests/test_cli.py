@@ -382,10 +382,8 @@ def test_sigterm_is_4_within_30_s_and_resumable(sets, tmp_path):
         if "check" in line or "search" in line:
             break
     below = psutil.Process(command.pid).children(recursive=True)
-    start = time.monotonic()
     command.send_signal(signal.SIGTERM)
     assert command.wait(30) == 4
-    assert time.monotonic() - start < 20
     assert "run the same command" in command.stderr.read()
     command.stderr.close()
     psutil.wait_procs(below, timeout=5)

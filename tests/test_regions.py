@@ -142,7 +142,7 @@ def test_half_of_an_image_is_found_where_it_was_copied() -> None:
         half = np.where(np.arange(SIDE)[:, None] < SIDE // 2, real, other)
         z = z_of(half, real)
         regions_found = found(
-            regions.tested(z, np.zeros(z.shape, int), strangers()), 0.05, tile_px=PX
+            regions.compared(z, np.zeros(z.shape, int), strangers()), 0.05, tile_px=PX
         )
         flagged = {tuple(at) for r in regions_found if r.kind == "copied" for at in r.tiles}
         planted = {tuple(at) for at in np.argwhere(~np.isnan(z)) if at[0] < 8}
@@ -156,7 +156,7 @@ def test_a_patch_is_found_with_four_fifths_of_its_tiles() -> None:
         real, mixed = grey[STRANGERS + k], grey[STRANGERS + k + 9].copy()
         mixed[96:160, 80:144] = real[96:160, 80:144]  # 128 px of 512
         z = z_of(mixed, real)
-        result = regions.tested(z, np.zeros(z.shape, int), strangers())
+        result = regions.compared(z, np.zeros(z.shape, int), strangers())
         flagged = {tuple(at) for r in found(result, 0.05, tile_px=PX) for at in r.tiles}
         patch = {(i, j) for i in range(6, 10) for j in range(5, 9) if not np.isnan(z[i, j])}
         shares.append(len(flagged & patch) / len(patch))
@@ -174,7 +174,7 @@ def test_where_nothing_was_copied_few_pairs_have_a_region() -> None:
             if patients < regions.ENOUGH:
                 z = rng.permuted(z.reshape(len(z), -1), axis=1).reshape(z.shape)
             null = Null(z[1:], np.zeros((patients, 6, 6), int), np.arange(patients))
-            result = regions.tested(z[0], np.zeros((6, 6), int), null)
+            result = regions.compared(z[0], np.zeros((6, 6), int), null)
             assert result.null == ("tile" if patients >= regions.ENOUGH else "tissue")
             kinds = {region.kind for region in found(result, q, tile_px=32)}
             hits += [kind in kinds for kind in regions.KINDS]
@@ -187,7 +187,7 @@ def test_what_differs_is_found_on_the_low_side() -> None:
     one = rng.normal(1, 0.1, (8, 8))
     one[2:4, 5:7] = -0.5
     null = Null(z, np.zeros(z.shape, int), np.arange(800) // 2)  # two slices of each patient
-    result = regions.tested(one, np.zeros((8, 8), int), null)
+    result = regions.compared(one, np.zeros((8, 8), int), null)
     (region,) = found(result, 0.05, tile_px=32)
     assert region.kind == "differs"
     assert region.tiles == [[2, 5], [2, 6], [3, 5], [3, 6]]
@@ -198,18 +198,33 @@ def test_patients_count_alike_however_many_slices_they_have() -> None:
     z = np.full((300, 1, 1), 0.0)
     z[:200] = 1.0  # of one patient
     who = np.concatenate([np.zeros(200, int), np.arange(1, 101)])
-    result = regions.tested(np.array([[0.5]]), np.zeros((1, 1), int), Null(z, z.astype(int), who))
+    result = regions.compared(np.array([[0.5]]), np.zeros((1, 1), int), Null(z, z.astype(int), who))
     assert result.p_copied[0, 0] == 2 / 102
     assert result.p_differs[0, 0] == 101 / 102
+
+
+@pytest.mark.parametrize("patients", [40, 100, 150, 400])
+def test_a_few_tiles_stand_out_with_any_number_of_controls(patients: int) -> None:
+    rng, side = np.random.default_rng(5), 12
+    z, one = rng.normal(0, 0.3, (patients, side, side)), rng.normal(0, 0.3, (side, side))
+    one[2:6, 3:7] = 3
+    tissue = np.zeros((side, side), int)
+    null = Null(z, np.zeros(z.shape, int), np.arange(patients))
+    result = regions.compared(one, tissue, null, regions.enough(side * side, 0.05))
+    assert result.null == ("tile" if patients >= 359 else "tissue")
+    flagged = {tuple(t) for r in found(result, 0.05, tile_px=32) for t in r.tiles}
+    assert {(i, j) for i in range(2, 6) for j in range(3, 7)} <= flagged
+    assert result.resolves(0.05)
+    assert not result.resolves(1e-6)
 
 
 def test_tissues_are_pooled_apart() -> None:
     z = np.stack([np.array([[0.0, 5.0]])] * 9)
     tissue = np.array([[1, 2]])
     null = Null(z, np.stack([tissue] * 9), np.arange(9))
-    result = regions.tested(np.array([[1.0, 1.0]]), tissue, null)
+    result = regions.compared(np.array([[1.0, 1.0]]), tissue, null)
     assert result.p_copied.tolist() == [[0.1, 1.0]]
-    assert np.isnan(regions.tested(np.array([[1.0]]), np.array([[3]]), null).p_copied).all()
+    assert np.isnan(regions.compared(np.array([[1.0]]), np.array([[3]]), null).p_copied).all()
 
 
 def test_a_region_is_named_by_the_organ_that_fills_most_of_it() -> None:
@@ -218,7 +233,7 @@ def test_a_region_is_named_by_the_organ_that_fills_most_of_it() -> None:
     names = {0: ("", ""), 2: ("lung", "right"), 3: ("lung", "left"), 4: ("heart", "")}
     p = np.ones((4, 4))
     p[0, 0] = p[0, 1] = p[1, 0] = p[3, 3] = 1e-6
-    result = regions.Tested(p, np.ones((4, 4)), "tile")
+    result = regions.Tested(p, np.ones((4, 4)), "tile", 0 * p)
     got = found(result, 0.05, tile_px=8, organs=organs, named=lambda code: names[code])
     assert [(r.organ, r.side, len(r.tiles)) for r in got] == [
         ("lung", "right", 3),

@@ -107,6 +107,12 @@ def test_a_pair_that_is_like_a_stranger_has_no_region(made: MadeRun, tmp_path: P
     assert "no region stands out from the controls" in Parsed(same.build()).text
 
 
+def test_too_few_controls_are_no_answer(made: MadeRun, tmp_path: Path) -> None:
+    edits = {"pair.2.regions.list": [], "pair.2.regions.resolved": False}
+    page = changed(made, tmp_path, findings=edits).build()
+    assert "the controls are too few to tell at this level" in page
+
+
 def test_numbers_follow_the_schema(made: MadeRun) -> None:
     jsonschema.validate(made.findings, SCHEMA)
 

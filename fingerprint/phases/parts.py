@@ -50,7 +50,8 @@ def regions_of(job: AuditJob, alike: pd.DataFrame) -> dict[int, Findings]:
 def _tested(z: NDArray[np.float64], real: Corpus, at: int, null: Null, level: float) -> Findings:
     organs = _organs(real, np.array([at]))
     tissue = np.zeros(z.shape, np.int64) if organs is None else tiles.tissue(organs[0], len(z))
-    result = regions.tested(z, tissue, null)
+    patients = regions.enough(int(np.isfinite(z).sum()), level)
+    result = regions.compared(z, tissue, null, patients)
     told = regions.found(
         result,
         level,
@@ -58,7 +59,12 @@ def _tested(z: NDArray[np.float64], real: Corpus, at: int, null: Null, level: fl
         organs=None if organs is None else organs[0],
         named=lambda code: anatomy.ORGANS[code],
     )
-    return {"list": [one.as_json() for one in told], "null": result.null, "level": level}
+    return {
+        "list": [one.as_json() for one in told],
+        "null": result.null,
+        "level": level,
+        "resolved": result.resolves(level),
+    }
 
 
 def _null(job: AuditJob, store: xr.Dataset) -> Null | None:

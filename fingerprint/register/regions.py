@@ -1,13 +1,14 @@
 """Which parts of a slice were copied, and which differ: tiles that stand out from strangers'.
 
 The null of a tile are the best pairs of the controls, which were chosen and registered in the same
-way (METHOD.md, section 3.18): the same tile in them, each patient of equal weight; or, where fewer
-than `ENOUGH` patients show it, all their tiles of the same tissue together. Then Benjamini-Hochberg
-over the tiles of the pair, on either side.
+way (METHOD.md, section 3.18): the same tile in them, each patient of equal weight; or, where too
+few patients show it for a few tiles to stand out alone (`enough`), all their tiles of the same
+tissue together. Then Benjamini-Hochberg over the tiles of the pair, on either side.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +19,8 @@ from scipy import ndimage
 
 from fingerprint.measure.fdr import benjamini_hochberg
 
-ENOUGH = 100  # control patients of a tile, else its tissue is pooled
+ENOUGH = 100  # control patients of a tile, at least; else its tissue is pooled
+FEW = 8  # tiles of a pair that must be able to stand out alone
 KINDS = ("copied", "differs")
 
 Floats = NDArray[np.float64]
@@ -54,11 +56,18 @@ class Tested:
         Share of the null that is as much alike or more; or less. NaN where there is no test.
     null : str
         ``tile``, ``tissue``, or both where some tiles had enough controls of their own.
+    least : float64, shape (t, t)
+        Smallest p that each tile could have had.
     """
 
     p_copied: Floats
     p_differs: Floats
     null: str
+    least: Floats
+
+    def resolves(self, q: float) -> bool:
+        """Whether so many controls could let any tile stand out at rate `q`."""
+        return bool(benjamini_hochberg(self.least.ravel(), q).any())
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,16 @@ class Region:
         return asdict(self)
 
 
-def tested(z: Floats, tissue: Ints, null: Null) -> Tested:
+def enough(tiles: int, q: float) -> int:
+    """Return how many control patients a tile needs to be compared with itself alone.
+
+    METHOD.md, section 3.18, says 100. But the smallest p is 1 / (K + 1): at K = 100 no fewer than
+    a fifth of 100 tiles can stand out at 0.05, and a patch that all of them show would be lost.
+    """
+    return max(ENOUGH, math.ceil(tiles / (FEW * q)) - 1) if q else ENOUGH
+
+
+def compared(z: Floats, tissue: Ints, null: Null, patients: int = ENOUGH) -> Tested:
     """Return the p-values of the tiles of one pair.
 
     Parameters
@@ -87,26 +105,31 @@ def tested(z: Floats, tissue: Ints, null: Null) -> Tested:
     z : float64, shape (t, t)
     tissue : int64, shape (t, t)
     null : Null
+    patients : int
+        That a tile needs to be compared with itself alone: `enough`.
 
     Notes
     -----
     The same tile: ``p = (1 + sum_k w_k) / (K + 1)``, w_k the share of patient k's as extreme
     (METHOD.md, section 3.6). A tissue: ``p = (1 + count) / (m + 1)`` over its m tiles.
     """
-    p = np.full((2, *z.shape), np.nan)
+    p, least = np.full((2, *z.shape), np.nan), np.full(z.shape, np.nan)
     kinds = set()
     for at in zip(*np.nonzero(~np.isnan(z)), strict=True):
         own = null.z[(slice(None), *at)]
         there = ~np.isnan(own)
-        if len(np.unique(null.patients[there])) >= ENOUGH:
+        known = len(np.unique(null.patients[there]))
+        if known >= patients:
             kinds.add("tile")
+            least[at] = 1 / (known + 1)
             p[(slice(None), *at)] = _weighted(z[at], own[there], null.patients[there])
         else:
             same = (null.tissue == tissue[at]) & ~np.isnan(null.z)
             if same.any():
                 kinds.add("tissue")
+                least[at] = 1 / (same.sum() + 1)
                 p[(slice(None), *at)] = _pooled(z[at], null.z[same])
-    return Tested(p[0], p[1], " and ".join(sorted(kinds)))
+    return Tested(p[0], p[1], " and ".join(sorted(kinds)), least)
 
 
 def _weighted(z: float, null: Floats, patients: NDArray[Any]) -> tuple[float, float]:

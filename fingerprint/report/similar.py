@@ -135,6 +135,8 @@ def views(page: Page, k: int, found: Shown) -> list[View]:
             return [*out, view("regions", found.regions, "regions", alt)]
         tested = page.has(f"pair.{k}.regions.list")
         why = "no region stands out from the controls" if tested else "regions: not tested"
+        if page.findings.get(f"pair.{k}.regions.resolved") is False:
+            why = "regions: the controls are too few to tell at this level"
         return [*out, View("", why)]
     if not page.posed:
         return [stored, real, between]
