@@ -1,9 +1,13 @@
-"""False-discovery rate: which of many p-values stand (METHOD.md, section 3.8)."""
+"""False-discovery rate: which of many p-values stand, and what that takes (METHOD.md, 3.8)."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
+
+ROUNDING = 1e-9  # 1 / (K + 1) <= k q / M must not fail by the last bit
 
 
 def benjamini_hochberg(p: NDArray[np.float64], q: float) -> NDArray[np.bool_]:
@@ -40,3 +44,38 @@ def benjamini_hochberg(p: NDArray[np.float64], q: float) -> NDArray[np.bool_]:
     if q and below.any():
         out[order[: np.flatnonzero(below)[-1] + 1]] = True
     return out
+
+
+def benjamini_yekutieli(p: NDArray[np.float64], q: float) -> NDArray[np.bool_]:
+    """`benjamini_hochberg` at ``q / (1 + 1/2 + .. + 1/n)``: whatever the dependence of the p.
+
+    References
+    ----------
+    Benjamini and Yekutieli 2001, theorem 1.3.
+    """
+    return benjamini_hochberg(p, q / harmonic(int((~np.isnan(p)).sum())))
+
+
+def harmonic(n: int) -> float:
+    """Return ``1 + 1/2 + .. + 1/n``; 1 for none."""
+    return math.fsum(1 / i for i in range(1, n + 1)) or 1.0
+
+
+def adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the smallest q at which each p is rejected by `benjamini_hochberg`; NaN stays NaN."""
+    there = np.flatnonzero(~np.isnan(p))
+    order = there[np.argsort(p[there], kind="stable")]
+    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
+    out = np.full(len(p), np.nan)
+    out[order] = np.minimum(1, np.minimum.accumulate(scaled[::-1])[::-1])
+    return out
+
+
+def controls_needed(tests: int, q: float, findings: int = 1) -> int:
+    """Return K, the control patients that `findings` findings need: ``1/(K + 1) <= k q / M``."""
+    return max(0, math.ceil(tests / (findings * q) * (1 - ROUNDING)) - 1)
+
+
+def findings_needed(tests: int, q: float, controls: int) -> int:
+    """Return how many must be found at once, so that ranks among K control patients reject any."""
+    return max(1, math.ceil(tests / ((controls + 1) * q) * (1 - ROUNDING)))
