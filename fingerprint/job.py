@@ -36,6 +36,7 @@ POSE = (
 )
 DECIDES = (
     *("capped_slices", "controls", "keep_patients", "keep_itself", "q", "sample", "seed"),
+    *("canaries", "drop_leaking"),
     *("image", *POSE, "refine_64", "refine_128"),
     *("register_patients", "elastic_patients", "engine"),
 )
@@ -82,6 +83,11 @@ class AuditJob:
         return self.corpora["real"].digest == self.corpora["generated"].digest
 
     @property
+    def given(self) -> bool:
+        """Whether CONTROLS were given: patients who are not in the real corpus."""
+        return "controls" in self.corpora
+
+    @property
     def searches_poses(self) -> bool:
         """Whether this run looks at other poses than the stored one."""
         return self.settings.pose and not self.itself
@@ -91,12 +97,27 @@ class AuditJob:
         """Whether this run puts its listed pairs in correspondence."""
         return self.settings.register_patients > 0 and not self.itself
 
+    @property
+    def plants(self) -> bool:
+        """Whether this run plants copies to find its detection limit."""
+        return self.settings.canaries > 0 and not self.itself
+
+    @property
+    def canaries(self) -> store.Corpus | None:
+        """The planted copies, once they are made; None where there are none."""
+        path = self.out / "corpora" / "canary"
+        return store.open_corpus(path) if self.plants and store.is_corpus(path) else None
+
     @cached_property
     def against(self) -> list[Against]:
         """Who is compared with whom; not for a corpus against itself."""
         corpora = self.corpora
         return blocks.five_blocks(
-            corpora["real"], corpora["generated"], corpora.get("controls"), self.settings
+            corpora["real"],
+            corpora["generated"],
+            corpora.get("controls"),
+            self.canaries,
+            self.settings,
         )
 
     @cached_property

@@ -75,7 +75,11 @@ class Settings(BaseSettings):
         0, description="slices per patient where patients are compared; 0: what every patient has"
     )
     controls: Positive = Field(
-        240, description="control slices drawn from the real set when none are given"
+        240, description="control slices that are searched, evenly over their patients"
+    )
+    canaries: Annotated[int, Field(ge=0)] = Field(
+        10,
+        description="copies planted of each kind and grade, to find the detection limit; 0: none",
     )
     keep_patients: Positive = Field(32, description="best patients listed for each query")
     keep_itself: Positive = Field(
@@ -110,6 +114,9 @@ class Settings(BaseSettings):
 
     # -- statistics
     q: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="false-discovery rate")
+    drop_leaking: bool = Field(
+        False, description="leave out controls that leak instead of refusing them"
+    )
     sample: Positive | None = Field(None, description="draw this many generated images")
     seed: int = 20250123
 

@@ -41,6 +41,11 @@ def of_set(matrix: xr.Dataset, query_set: str) -> NDArray[np.bool_]:
     return np.asarray(matrix["query_set"].values.astype(object) == query_set)
 
 
+def sets_of(matrix: xr.Dataset) -> list[str]:
+    """Return the query sets of a matrix, in order."""
+    return list(dict.fromkeys(map(str, matrix["query_set"].values)))
+
+
 def bands(matrix: xr.Dataset, most: int | None = None) -> Iterator[xr.Dataset]:
     """Cut the matrix into bands of consecutive queries, at most `most` queries each."""
     width = matrix.sizes["rank" if ranks_only(matrix) else "patient"]

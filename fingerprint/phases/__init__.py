@@ -1,7 +1,8 @@
 """The phases of every long command, in order: read this page for the method.
 
 INGEST   survey -> read -> write -> seal                                 files to a sealed corpus
-AUDIT    check -> search -> poses -> screen -> refine -> register -> stats -> report
+AUDIT    check -> plant -> search -> poses -> screen -> refine     who resembles whom
+         judge -> register -> stats -> report                      who resembles beyond chance
 
 A phase is cut into shards (`plan`), the shards are worked off anywhere (`ledger.work`), and their
 values are put together (`finish`). `run_phase` is that, and all that; `flows/` sends the shards to
@@ -18,7 +19,7 @@ from fingerprint import ledger
 from fingerprint.corpus import steps
 from fingerprint.job import AuditJob
 from fingerprint.ledger import Execute, Phase, Shard
-from fingerprint.phases import check, ending, register, search
+from fingerprint.phases import check, ending, judge, plant, register, search
 from fingerprint.register import listed
 from fingerprint.search import candidates, raw, screen
 
@@ -67,6 +68,9 @@ INGEST = (steps.SURVEY, steps.READ, steps.WRITE, steps.SEAL)
 AUDIT = (
     Phase("check", "Compare orientation and windows of the sets", 1, _nothing, check.finish),
     Phase(
+        "plant", "Plant copies, to learn which are found", plant.VERSION, plant.plan, plant.finish
+    ),
+    Phase(
         "search",
         "Every query against every slice",
         raw.VERSION,
@@ -96,6 +100,7 @@ AUDIT = (
         search.plan_refine,
         search.finish_refine,
     ),
+    Phase("judge", "Compare every image with the controls", 1, _nothing, judge.finish),
     Phase(
         "register",
         "Put the best patients of every query in correspondence",

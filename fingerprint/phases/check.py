@@ -11,6 +11,8 @@ from fingerprint.corpus import orientation, tables
 from fingerprint.corpus.store import Corpus
 from fingerprint.job import AuditJob
 from fingerprint.ledger import Values
+from fingerprint.measure import hygiene as measured
+from fingerprint.phases import hygiene
 from fingerprint.search import blocks
 
 REJECTIONS = ("set", "token", "bytes", "sha256", "code", "detail")
@@ -20,8 +22,8 @@ SAMPLE = 240  # generated images that are compared in eight orientations
 def finish(job: AuditJob, values: Iterator[Values]) -> None:
     del values
     real, generated = job.corpora["real"], job.corpora["generated"]
-    if not job.itself:
-        _refuse_leaks(job)
+    if job.given:
+        hygiene.judge(job, measured.certain(real, job.corpora["controls"]), suspected=False)
     for role, corpus in job.corpora.items():
         if job.searches_poses:
             corpus.require("screen", "sum_of_squares_screen")
@@ -62,23 +64,3 @@ def _rejections(job: AuditJob) -> Iterator[list[str]]:
 def _sample(corpus: Corpus, n: int) -> NDArray[np.uint8]:
     even = np.linspace(0, corpus.n - 1, min(n, corpus.n)).astype(np.int64)
     return corpus.at(even, "thumb")
-
-
-def _refuse_leaks(job: AuditJob) -> None:
-    """Refuse controls that are real slices: the null would be made of copies."""
-    controls = job.corpora.get("controls")
-    if controls is None:
-        return
-    real = job.corpora["real"]
-    both = set(real.label("participant")) & set(controls.label("participant")) - {""}
-    if both:
-        raise ValueError(
-            f"controls: {len(both)} patients are in the real corpus too ({min(both)}, ...); "
-            "controls must be of other patients"
-        )
-    shared = set(real.label("digest")) & set(controls.label("digest"))
-    if shared:
-        raise ValueError(
-            f"controls: {len(shared)} slices are in the real corpus too "
-            f"(digest {min(shared)[:12]}, ...); controls must be of other patients"
-        )

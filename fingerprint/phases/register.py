@@ -15,6 +15,7 @@ import pandas as pd
 from fingerprint.corpus import tables
 from fingerprint.job import AuditJob
 from fingerprint.ledger import Shard, Values
+from fingerprint.phases import judge
 from fingerprint.register import kept, listed
 from fingerprint.register.listed import How, Listed
 from fingerprint.search import blocks, correlation, matches
@@ -34,7 +35,7 @@ def plan(job: AuditJob) -> list[Shard]:
         shard
         for queries, table in _parts(job)
         for shard in listed.plan(
-            queries, real.corpus, real.digest, _pairs(table, len(queries), s.register_patients), how
+            queries, real.corpus, real.digest, _pairs(table, len(queries), _most(job, queries)), how
         )
     ]
 
@@ -62,13 +63,25 @@ def _itself(job: AuditJob) -> Iterator[pd.DataFrame]:
 def _parts(job: AuditJob) -> Iterator[tuple[QuerySet, pd.DataFrame]]:
     """Yield some queries and the table of their matches; its index says which of them."""
     matrix, real, start = correlation.load(job.out / "correlation.zarr"), job.corpora["real"], 0
+    told = judge.load(job)
     for queries in job.against[0].sets:
         for first in range(0, len(queries), ROWS):
             part = queries[first : first + ROWS]
-            rows = matrix.isel(query=slice(start + first, start + first + len(part)))
-            digests = blocks.digests_of([part])
-            yield part, pd.concat(matches.bands(rows, digests, real, job.settings.keep_patients))
+            here = slice(start + first, start + first + len(part))
+            digests, rows = blocks.digests_of([part]), matrix.isel(query=here)
+            bands = matches.bands(rows, digests, real, job.settings.keep_patients)
+            yield part, matches.with_verdict(pd.concat(bands), told[here].reset_index(drop=True))
         start += len(queries)
+
+
+def _most(job: AuditJob, queries: QuerySet) -> int:
+    """Return how many patients of each query are registered.
+
+    What is compared between sets is the best pair of each query, which was chosen before: of
+    controls and canaries it alone is needed; of generated images people look at the next ones too.
+    """
+    most = job.settings.register_patients
+    return most if queries.name == "generated" else min(most, 1)
 
 
 def _registered(table: pd.DataFrame, most: int) -> pd.Series:
@@ -96,7 +109,7 @@ def _scored(job: AuditJob, values: Iterator[Values]) -> Iterator[pd.DataFrame]:
             shards = range(0, len(queries), listed.QUERIES)
             read = [dict(next(values)) for _ in shards]
             found = {name: np.concatenate([part[name] for part in read]) for name in read[0]}
-            most = job.settings.register_patients
+            most = _most(job, queries)
             for name, scores in listed.columns(found).items():
                 table.loc[_registered(table, most).to_numpy(), name] = scores
             done.update(listed.counted(found))

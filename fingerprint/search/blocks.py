@@ -6,17 +6,20 @@
 
 A and B make the matrix ``real``, C and E ``control``, D ``generated``. Controls drawn from the real
 corpus stay in it and leave their own patient out; then there is no control corpus, no C and no E.
+Canaries, planted copies, are compared with the real corpus only, their own patient included.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.corpus.store import Corpus
+from fingerprint.search.draw import spread
 from fingerprint.search.sets import Against, QuerySet, Reference, opened
 from fingerprint.search.tiling import capped
 from fingerprint.settings import Settings
@@ -25,7 +28,11 @@ PREFIX = {"generated": "g_", "control": "c_", "canary": "p_"}
 
 
 def five_blocks(
-    real: Corpus, generated: Corpus, controls: Corpus | None, settings: Settings
+    real: Corpus,
+    generated: Corpus,
+    controls: Corpus | None,
+    canaries: Corpus | None,
+    settings: Settings,
 ) -> list[Against]:
     """Return who is compared with whom; not for a corpus against itself.
 
@@ -36,12 +43,13 @@ def five_blocks(
     asked = _queries("generated", generated, _drawn(generated.n, settings))
     native = _enlarged_from(generated, asked)
     reference, patients = reference_of(real, cap)
-    if controls:
-        given = _queries("control", controls, np.arange(controls.n))
-    else:
-        given = _queries("control", real, _one_each(real, settings))
-    given = replace(given, native_px=native)
-    out = [Against("real", reference, patients, (asked, _left_out(given, patients)))]
+    regions = generated.label("region")[asked.indices]
+    given = replace(_controls(real, controls, regions, settings), native_px=native)
+    sets = [asked, _left_out(given, patients)]
+    if canaries:
+        planted = _queries("canary", canaries, np.arange(canaries.n))
+        sets.append(replace(planted, native_px=native))
+    out = [Against("real", reference, patients, tuple(sets))]
     if controls:
         other, strangers = reference_of(controls, cap)
         out.append(Against("control", other, strangers, (asked, _left_out(given, strangers))))
@@ -91,18 +99,22 @@ def _drawn(n: int, settings: Settings) -> NDArray[np.int64]:
     return drawn
 
 
-def _one_each(real: Corpus, settings: Settings) -> NDArray[np.int64]:
-    """Draw one slice of each of some patients; none where there is one patient only."""
+def _controls(
+    real: Corpus, controls: Corpus | None, regions: NDArray[Any], settings: Settings
+) -> QuerySet:
+    """Draw control slices, in the regions of what they judge; each picture once.
+
+    None from a real corpus of one patient: a control is never compared with its own.
+    """
+    corpus = controls or real
+    who = patients_of(corpus)
+    _, once = np.unique(corpus.label("digest"), return_index=True)
+    once = np.sort(once[~is_constant(corpus)[once]])
+    if controls is None and len(np.unique(who[once])) < 2:
+        return _queries("control", corpus, np.zeros(0, np.int64))
     rng = np.random.default_rng(settings.seed)
-    order = rng.permutation(real.n)
-    who, first = np.unique(patients_of(real)[order], return_index=True)
-    if len(who) < 2:
-        return np.zeros(0, np.int64)
-    one_each = order[first]
-    drawn: NDArray[np.int64] = np.sort(
-        rng.choice(one_each, min(settings.controls, len(one_each)), replace=False)
-    )
-    return drawn
+    drawn = spread(who[once], corpus.label("region")[once], regions, settings.controls, rng)
+    return _queries("control", corpus, once[drawn])
 
 
 def _left_out(queries: QuerySet, patients: Sequence[str]) -> QuerySet:

@@ -41,6 +41,11 @@ TEXT = (
     "scan",
 )
 WITHHELD = ("query", "query_digest", "reason")
+WHY = {
+    "identical": "identical to {0}",
+    "guaranteed": "shows {0} (ranks among controls{1})",
+    "tail": "shows {0} (tail model{1})",
+}
 COLUMNS = (
     "query",
     "query_set",
@@ -212,7 +217,31 @@ def to_withhold(listed: pd.DataFrame) -> Iterator[list[str]]:
     found = found.sort_values("rank", kind="stable").drop_duplicates("query").sort_index()
     for _, row in found.iterrows():
         where = f"slice {row['slice']} of {row['participant']}"
-        yield [row["query"], row["query_digest"], f"{row['list']} to {where}"]
+        q = "" if pd.isna(row["q_value"]) else f", q {row['q_value']:.2g}"
+        yield [row["query"], row["query_digest"], WHY[row["list"]].format(where, q)]
+
+
+def with_verdict(listed: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
+    """Write scores, p-values and lists of queries into the rows of their best patients.
+
+    Parameters
+    ----------
+    listed : DataFrame
+        Columns `COLUMNS`; its index is the place of the query.
+    told : DataFrame
+        `measure.judged.table` of the same queries, in order. A p speaks of the best patient only,
+        and of generated images only.
+    """
+    best = (listed["rank"] == 1).to_numpy()
+    mine = told.loc[listed.index[best]]
+    for name in ("s_gap", "s_r", "s_diff"):
+        listed.loc[best, name] = mine[name].to_numpy()
+    judged_here = (mine["query_set"] == "generated").to_numpy()
+    for name in ("p_patient", "p_pooled", "p_tail", "p_value", "q_value"):
+        listed.loc[best, name] = np.where(judged_here, mine[name].to_numpy(), np.nan)
+    named = np.where(listed.loc[best, "list"].isna(), mine["list"], listed.loc[best, "list"])
+    listed.loc[best, "list"] = named
+    return _typed(listed)
 
 
 def _typed(listed: pd.DataFrame) -> pd.DataFrame:
