@@ -3,7 +3,7 @@
 A key is ``metric.set.detail``. A value that was not computed is None, and ``<key>.reason`` says why
 and what to supply: nothing is left out silently. The first list of findings are the identical
 images (``r = 1``): copies of a slice pixel for pixel, or up to brightness and contrast. A high r at
-best pose is not a finding: nothing here says yet how similar strangers are.
+best pose is no finding by itself: it is compared with that of the controls (`verdict`).
 """
 
 from __future__ import annotations
@@ -16,27 +16,24 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from fingerprint.measure import fisher, pairs, registered, searched
-from fingerprint.measure.entries import NO_CONTROLS, Findings, entry, flat
+from fingerprint.measure import fisher, pairs, registered, searched, verdict
+from fingerprint.measure.entries import (
+    ITSELF,
+    NO_CONTROLS,
+    UNFINISHED,
+    Findings,
+    entries,
+    entry,
+    flat,
+)
+from fingerprint.measure.verdict import Held, Told
 
-FORMAT = "1.2"
+FORMAT = "1.3"
 COPIES_FOUND = 10  # exit code
 SETS = {"real": "real", "generated": "generated", "control": "controls"}  # ours -> run.json
 
-# Not computed by this version, and what each will need. A number that comes alive leaves this list.
-NOT_RUN = {
-    "patients.found": "this version counts identical images only; {controls}",
-    "images.found": "this version counts identical images only; {controls}",
-    "set.p_value": "this version does not compare the whole set with held-out patients; {controls}",
-    "limit.weakest": "this version plants no copies, so how weak a copy it would still find is "
-    "unknown; nothing to supply",
-    "fid.value": "set distances (FID, KID) need the weights of a feature network, and this version "
-    "does not compute them",
-}
-CONTROLS = {
-    False: "calibrated findings need CONTROLS: scans of patients who were never used for training",
-    True: "the CONTROLS that calibrated findings need are there",
-}
+# the verdict of a run that was not judged, and why
+VERDICT = ("images.found", "patients.found", "set.p_value", "limit.weakest")
 CLASSES = ("c1", "c2", "c3", "none")
 NO_CLASSES = "an earlier version ingested this corpus and told no classes; ingest it again"
 DATA_TABLE = (
@@ -46,7 +43,7 @@ DATA_TABLE = (
 
 
 def exit_code(findings: Mapping[str, Any]) -> int:
-    """10 if a list of findings is not empty, else 0.
+    """10 if a list of findings is not empty or the set stands out as a whole, else 0.
 
     Raises
     ------
@@ -56,7 +53,18 @@ def exit_code(findings: Mapping[str, Any]) -> int:
     images = findings.get("identical.images")
     if images is None:
         raise ValueError("exit_code: identical.images must be a number; the search did not finish")
-    return COPIES_FOUND if images else 0
+    return COPIES_FOUND if levels_found(findings) else 0
+
+
+def levels_found(findings: Mapping[str, Any]) -> list[str]:
+    """Name the levels at which something was found: ``identical, image, patient, set``."""
+    found = {
+        "identical": findings.get("identical.images"),
+        "image": findings.get("images.found"),
+        "patient": findings.get("patients.found"),
+        "set": findings.get("set.found"),
+    }
+    return [name for name, count in found.items() if count]
 
 
 def collect(
@@ -67,6 +75,8 @@ def collect(
     *,
     best: pd.DataFrame | None = None,
     parts: Mapping[int, Findings] | None = None,
+    told: Told | None = None,
+    held: Held | None = None,
 ) -> Findings:
     """Return every number of the report; pure, the same for the same inputs.
 
@@ -85,6 +95,8 @@ def collect(
         `registered.best_pairs` of ``matches.parquet``.
     parts : mapping, optional
         Place of a most similar pair -> what is known of its regions.
+    told, held : optional
+        What was judged, and z with all patients where CONTROLS were given.
 
     Returns
     -------
@@ -106,12 +118,13 @@ def collect(
     out |= searched.rarefied(search)
     out |= pairs.found(matches, primary_image(run))
     out |= registered.found(best, run, search.itself)
-    for place, told in (parts or {}).items():
-        out |= {f"pair.{place}.regions.{name}": value for name, value in told.items()}
+    for place, regions in (parts or {}).items():
+        out |= {f"pair.{place}.regions.{name}": value for name, value in regions.items()}
     out |= _paper_000()
-    for key, reason in NOT_RUN.items():
-        out |= entry(key, None, reason.format(controls=CONTROLS[search.controls_given]))
-    return out
+    if told is None:
+        return out | entries(dict.fromkeys(VERDICT), ITSELF if search.itself else UNFINISHED)
+    out |= verdict.images(told) | verdict.whole(told, held) | verdict.people(told, held, known)
+    return out | verdict.detection(told)
 
 
 def primary_image(run: Mapping[str, Any]) -> str:

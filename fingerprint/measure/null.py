@@ -294,7 +294,8 @@ def p_values(score: Floats, stratum: Labels, controls: Controls, seed: int) -> P
     seed : int
         Of the bootstrap.
     """
-    out = PValues(*(np.full(len(score), np.nan) for _ in range(4)), np.zeros(len(score), bool))
+    none = np.full(len(score), np.nan)
+    out = PValues(none, none.copy(), none.copy(), none.copy(), np.zeros(len(score), bool))
     if not len(controls):
         return out
     for name in np.unique(stratum):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fingerprint.job import AuditJob, now, write_json
 from fingerprint.ledger import Values
 from fingerprint.measure import findings
-from fingerprint.phases import parts
+from fingerprint.phases import judge, parts
 from fingerprint.report import build
 from fingerprint.search import correlation, matches
 
@@ -17,6 +17,10 @@ def finish_stats(job: AuditJob, values: Iterator[Values]) -> None:
     del values
     path = job.out / "correlation.zarr"
     names = ["real"] if job.itself else [against.name for against in job.against]
+    told = held = None
+    if not job.itself:
+        told = judge.told_of(job)
+        held = judge.held_of(job, told)
     alike = matches.most_similar(job.out / "matches.parquet", job.settings.image)
     found = findings.collect(
         {name: correlation.load(path, name) for name in names},
@@ -25,6 +29,8 @@ def finish_stats(job: AuditJob, values: Iterator[Values]) -> None:
         {role: corpus.summary for role, corpus in job.corpora.items()},
         best=matches.best_pairs(job.out / "matches.parquet"),
         parts=parts.regions_of(job, alike),
+        told=told,
+        held=held,
     )
     write_json(job.out / "findings.json", found)
 

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from fingerprint.job import AuditJob
 from fingerprint.ledger import Values, replacing
 from fingerprint.measure import hygiene as measured
-from fingerprint.measure import judged
-from fingerprint.measure.judged import Asked
+from fingerprint.measure import judged, rows
+from fingerprint.measure.judged import Asked, Labels
+from fingerprint.measure.verdict import Held, Told
 from fingerprint.phases import hygiene
 from fingerprint.search import correlation
 from fingerprint.search.blocks import patients_of
@@ -69,6 +71,54 @@ def asked_of(job: AuditJob) -> Asked:
         owner.append(who[queries.indices])
         region.append(corpus.label("region")[queries.indices])
     return Asked(np.concatenate(owner), np.concatenate(region))
+
+
+def told_of(job: AuditJob) -> Told:
+    """Return what was judged, with what was planted."""
+    table, planted, run = load(job), None, job.read()["judged"]
+    if (job.out / "canaries.tsv").exists() and job.plants:
+        listed = pd.read_csv(job.out / "canaries.tsv", sep="\t", dtype={"participant": str})
+        truth = listed.rename(columns={"participant": "source"}).drop(columns="slice")
+        planted = truth.merge(table, on="query", how="left", validate="one_to_one")
+    s = job.settings
+    out = tuple(run["left_out"])
+    return Told(table, planted, int(run["spacings"]), out, job.given, s.q, s.seed)
+
+
+def held_of(job: AuditJob, told: Told) -> Held | None:
+    """Return z of the judged images with all patients, T and H; None without held-out patients.
+
+    Of very many images as many are drawn as fit into memory.
+    """
+    if not job.given:
+        return None
+    matrices = matrices_of(job)
+    real, control = matrices["real"], matrices["control"]
+    kept = ~np.isin(control["patient"].values.astype(object), told.left_out)
+    patient = np.concatenate([real["patient"].values, control["patient"].values[kept]])
+    trained = np.arange(len(patient)) < real.sizes["patient"]
+    stage = judged.stage_of_all(real)
+    names = np.array([str(name) for name in real["query"].values])
+    mine = np.flatnonzero(rows.of_set(real, "generated"))
+    most = max(1, judged.CELLS // len(patient))
+    if len(mine) > most:
+        mine = np.sort(np.random.default_rng(job.settings.seed).choice(mine, most, replace=False))
+    both = [judged.z_of_all(matrix.isel(query=mine), stage) for matrix in (real, control)]
+    z = np.concatenate([both[0], both[1][:, kept]], axis=1)
+    sound = np.isfinite(z[:, trained]).any(axis=1) & np.isfinite(z[:, ~trained]).any(axis=1)
+    strata = _strata(job, patient, trained)
+    return Held(z[sound], names[mine][sound], trained, patient.astype(object), strata)
+
+
+def _strata(job: AuditJob, patient: Labels, trained: NDArray[np.bool_]) -> Labels:
+    """Return the sex of each patient where all are known and each sex has both labels; else one."""
+    sex: dict[str, str] = {}
+    for role in ("real", "controls"):
+        corpus = job.corpora[role]
+        sex |= dict(zip(patients_of(corpus), corpus.label("sex"), strict=True))
+    found = np.array([sex.get(str(name), "") for name in patient], object)
+    both = all(len(np.unique(trained[found == name])) == 2 for name in np.unique(found))
+    return found if both and "" not in found else np.full(len(patient), "", object)
 
 
 def load(job: AuditJob) -> pd.DataFrame:
