@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,15 @@ def of(name: str, px: int | None = None) -> Loaded:
     )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On a machine that does other work two threads wait for each other: ten times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def slices() -> np.ndarray:
     """Five smooth slices that differ."""
@@ -134,7 +144,7 @@ def test_the_last_layer_of_the_fid_network_has_the_shape_of_its_file() -> None:
 def test_features_are_finite_of_the_stated_length_and_tell_slices_apart(
     name: str, slices: np.ndarray
 ) -> None:
-    loaded = of(name, 140 if name.startswith(("inception", "dino")) else 64)
+    loaded = of(name, 84 if name.startswith(("inception", "dino")) else 64)
     features = encode(loaded, slices, batch=3)
     assert features.shape == (5, ENCODERS[name].feature_dim)
     assert features.dtype == np.float32

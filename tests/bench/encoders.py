@@ -183,6 +183,7 @@ if __name__ == "__main__":
     if missing := [name for name in PEERS if not importlib.util.find_spec(name)]:
         print(f"{', '.join(missing)}: not installed (make bench-encoders)")
         sys.exit(2)
+    torch.set_num_threads(1)
     print(machine())
     print("\n| network | parameters | features | logits | spread | |\n|---|---|---|---|---|---|")
     with operators():
