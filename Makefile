@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test test-slow test-gpu check format bench bench-peers bench-register pose-study server browser clean
+.PHONY: help setup demo test test-slow test-gpu check format bench bench-peers bench-register bench-encoders pose-study server browser clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -46,11 +46,15 @@ bench: setup ## ratios against peers, each table in one run (docs/benchmarks.md)
 
 bench-peers: setup ## the same with faiss, kept apart from the project in .venv-peers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv-peers faiss-cpu==1.15.1
-	$(MAKE) bench
+	$(MAKE) bench bench-encoders
 
 bench-register: setup ## registration against SimpleITK, and elastix (1.7 GB, kept apart in .venv-peers)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .venv-peers itk-elastix==0.25.4
 	for table in affine elastic; do $(BIN)/python tests/bench/$$table.py || exit 1; done
+
+bench-encoders: setup ## our networks against torchvision, pytorch-fid and timm (kept apart in .venv-peers)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv-peers torchvision==0.28.0 timm==1.0.31 pytorch-fid==0.3.0
+	$(BIN)/python tests/bench/encoders.py
 
 pose-study: setup ## docs/pose.md again, from the real CT that FINGERPRINT_DATA names (20 minutes)
 	$(BIN)/python tests/bench/pose_study.py docs/pose.md
