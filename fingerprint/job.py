@@ -36,9 +36,15 @@ POSE = (
 )
 DECIDES = (
     *("capped_slices", "controls", "keep_patients", "keep_itself", "q", "sample", "seed"),
-    *("canaries", "drop_leaking"),
+    *("canaries", "drop_leaking", "withhold"),
     *("image", *POSE, "refine_64", "refine_128"),
     *("register_patients", "elastic_patients", "engine"),
+)
+BEFORE = "before"  # folder of what earlier runs in the same OUT stated
+STATED = (
+    *("run.json", "findings.json", "report.html", "report-without-real-images.html", "card.md"),
+    *("queries.parquet", "matches.parquet", "drop.tsv", "leaks.tsv", "canaries.tsv"),
+    *("rejections.tsv", "manifest.json"),
 )
 PACKAGES = (
     "fingerprint",
@@ -142,9 +148,21 @@ class AuditJob:
 
 
 def audit_job(
-    real: Path, generated: Path, controls: Path | None, out: Path, settings: Settings
+    real: Path,
+    generated: Path,
+    controls: Path | None,
+    out: Path,
+    settings: Settings,
+    *,
+    update: bool = False,
 ) -> AuditJob:
     """Open or create the run in `out`.
+
+    Parameters
+    ----------
+    update : bool
+        If `out` holds another run, keep what that stated in ``OUT/before`` and make this one of
+        its shards, as far as they are the same.
 
     Raises
     ------
@@ -170,6 +188,8 @@ def audit_job(
     job.out.mkdir(parents=True, exist_ok=True)
     os.chmod(job.out, 0o700)
     if (job.out / "run.json").exists():
+        if update and read_run(job.out)["run"] != fresh["run"]:
+            _set_aside(job.out, fresh)
         _same_run(read_run(job.out), fresh, job.out)
         (job.out / "manifest.json").unlink(missing_ok=True)  # unsealed before anything changes
         job.update(status="running")
@@ -239,6 +259,16 @@ def _input(out: Path, corpus: store.Corpus) -> dict[str, Any]:
     }
 
 
+def _set_aside(out: Path, fresh: dict[str, Any]) -> None:
+    """Move what the run that is there stated into ``OUT/before``, and begin the new one."""
+    folder = out / BEFORE / str(read_run(out)["run"])[:12]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in STATED:
+        if (out / name).exists():
+            (out / name).replace(folder / name)
+    write_json(out / "run.json", fresh)
+
+
 def _same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     if old["run"] == new["run"]:
         return
@@ -248,7 +278,10 @@ def _same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
         if (old["inputs"][role] or {}).get("digest") != (new["inputs"][role] or {}).get("digest")
     ]
     differs += [name for name in DECIDES if old["settings"].get(name) != new["settings"][name]]
-    raise ValueError(f"out: {out} holds a run with other {', '.join(differs)}; choose another")
+    raise ValueError(
+        f"out: {out} holds a run with other {', '.join(differs)}; choose another, or give --update "
+        "to reuse its shards"
+    )
 
 
 def read_run(out: Path) -> dict[str, Any]:

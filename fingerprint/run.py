@@ -104,7 +104,14 @@ Ingest = Callable[[ingest.IngestJob], None]
 
 
 def corpus_for(
-    source: Path | str, role: str, out: Path, settings: Settings, key_file: Path | None, run: Ingest
+    source: Path | str,
+    role: str,
+    out: Path,
+    settings: Settings,
+    key_file: Path | None,
+    run: Ingest,
+    *,
+    update: bool = False,
 ) -> Path:
     """Return `source` if it is a corpus, else ingest it into ``OUT/corpora`` and return that.
 
@@ -114,6 +121,8 @@ def corpus_for(
         ``real``, ``generated`` or ``control``: position on the command line decides it.
     run : callable
         Runs the phases of an ingest: a plain loop, or a flow.
+    update : bool
+        Let the corpus of a finished run grow.
     """
     source = Path(source)
     if store.is_corpus(source):
@@ -128,10 +137,10 @@ def corpus_for(
         job = ingest.ingest_job(
             [source], path, set_name=role, settings=settings, key=key, lease=token, skip=out
         )
-        if job.sealed and job.files and (out / "run.json").exists():
+        if job.sealed and job.files and (out / "run.json").exists() and not update:
             raise ValueError(
                 f"out: {out} holds a run of {role} files of which there are {len(job.files)} more "
-                "now; choose another OUT"
+                "now; choose another OUT, or give --update"
             )
         run(job)
     return path

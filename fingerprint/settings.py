@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     drop_leaking: bool = Field(
         False, description="leave out controls that leak instead of refusing them"
     )
+    withhold: tuple[str, ...] = Field(
+        (), description="generated images that will not be published, by name: not judged"
+    )
     sample: Positive | None = Field(None, description="draw this many generated images")
     seed: int = 20250123
 

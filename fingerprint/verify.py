@@ -12,7 +12,7 @@ from fingerprint.job import read_run
 
 MANIFEST = "manifest.json"
 # not part of what a run states: shards have their own digests, corpora theirs, a log grows
-APART = ("ledger/", "corpora/", "log.jsonl", ".lease", MANIFEST)
+APART = ("ledger/", "corpora/", "before/", "log.jsonl", ".lease", MANIFEST)
 
 
 def seal_run(out: Path) -> None:

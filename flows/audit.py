@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from fingerprint.job import read_run
-from fingerprint.measure.findings import COPIES_FOUND
+from fingerprint.measure.findings import COPIES_FOUND, levels_found
 from fingerprint.run import Run
 from flows import chain, progress, tell
 
@@ -24,6 +24,7 @@ def audit(
     knobs: dict[str, Any] | None = None,
     key_file: str | None = None,
     cluster: str = "local",
+    update: bool = False,
     dated: bool = False,
 ) -> State:
     """Compare every generated image with every real slice; see `flows.chain.audit_sets`."""
@@ -36,16 +37,17 @@ def audit(
             settings_file=settings_file,
             knobs=knobs,
             key_file=key_file,
+            update=update,
             dated=dated,
             how=chain.How(cluster, watch, tell.step),
         )
         _leave_tables(done.run)
-    images = done.run.findings["identical.images"]
     if done.refused:
         return Failed(name="TooManyRejected", message="too many inputs were rejected", data=done)
     if done.run.exit_code == COPIES_FOUND:
-        return Completed(name="CopiesFound", message=f"{images} identical images", data=done)
-    return Completed(message="no identical image", data=done)
+        where = ", ".join(levels_found(done.run.findings))
+        return Completed(name="CopiesFound", message=f"something was found: {where}", data=done)
+    return Completed(message="no list of findings holds anything", data=done)
 
 
 def _leave_tables(run: Run) -> None:

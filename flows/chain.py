@@ -101,6 +101,7 @@ def audit_sets(
     settings_file: str | None = None,
     knobs: Knobs | None = None,
     key_file: str | None = None,
+    update: bool = False,
     dated: bool = False,
     how: How | None = None,
 ) -> Audited:
@@ -108,6 +109,8 @@ def audit_sets(
 
     Parameters
     ----------
+    update : bool
+        If OUT holds another run, keep what it stated and use its shards again.
     dated : bool
         Make a new run in ``OUT/<date>``, as scheduled runs do.
 
@@ -133,10 +136,12 @@ def audit_sets(
             refused.append(_judged(job).refused)
 
         paths = {
-            role: run.corpus_for(source, role, folder, s, _path(key_file), ingested)
+            role: run.corpus_for(source, role, folder, s, _path(key_file), ingested, update=update)
             for role, source in sources.items()
         }
-        job = audit_job(paths["real"], paths["generated"], paths.get("control"), folder, s)
+        job = audit_job(
+            paths["real"], paths["generated"], paths.get("control"), folder, s, update=update
+        )
         done = run.run_audit(job, execute, how.watch, how.step)
     return Audited(done, "; ".join(filter(None, refused)))
 

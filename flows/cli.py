@@ -143,11 +143,16 @@ def audit(
     ] = None,
     orient: Orient = None,
     sample: Annotated[int | None, typer.Option(help="Draw so many generated images.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the draw.")] = None,
-    image: Annotated[
-        str | None, typer.Option(help="Image of the primary score: raw, body, highpass.")
+    drop: Annotated[
+        str | None,
+        typer.Option(help="Judge what is left without the images that this drop.tsv names."),
     ] = None,
-    mirror: Annotated[bool, typer.Option("--mirror", help="Search mirrored copies too.")] = False,
+    drop_leaking: Annotated[
+        bool, typer.Option("--drop-leaking", help="Leave out controls that are real patients.")
+    ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Reuse the shards of the run in OUT, keep its report.")
+    ] = False,
     cluster: Cluster = "local",
     dry_run: DryRun = False,
     plain: Plain = False,
@@ -161,6 +166,9 @@ def audit(
     participant_from: Hidden = None,
     keep_matrix: Annotated[bool, typer.Option("--keep-matrix", hidden=True)] = False,
     no_pose: Annotated[bool, typer.Option("--no-pose", hidden=True)] = False,
+    seed: Annotated[int | None, typer.Option(hidden=True)] = None,
+    image: Hidden = None,
+    mirror: Annotated[bool, typer.Option("--mirror", hidden=True)] = False,
     engine: Hidden = None,
 ) -> int:
     """Compare every generated image with every real slice, and write the report.
@@ -176,6 +184,8 @@ def audit(
         keep_matrix=keep_matrix or None,
         pose=False if no_pose else None,
         engine=engine,
+        drop_leaking=drop_leaking or None,
+        withhold=_named(drop) if drop else None,
         window_hu=window,
         require=require,
         hu=hu or None,
@@ -195,6 +205,7 @@ def audit(
         "generated": generated,
         "out": out,
         "controls": controls,
+        "update": update,
         "settings_file": settings,
         "knobs": knobs,
         "key_file": key_file,
@@ -350,6 +361,13 @@ def _run(flow: str, plain_name: str, request: dict[str, Any], cluster: str, plai
         from flows import tell
 
         return tell.outcome(run, request | {"cluster": cluster})
+
+
+def _named(drop: str) -> list[str]:
+    """Return the generated images that a drop.tsv names."""
+    from fingerprint.search.matches import withheld_by
+
+    return withheld_by(Path(drop))
 
 
 def _knobs(**flags: Any) -> dict[str, Any]:

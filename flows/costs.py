@@ -3,6 +3,7 @@
 One block is a set of queries compared with a corpus (METHOD.md, section 3.0). The formulas stand
 here and nowhere else; the rates are those of one worker, measured on the machine that each names.
 
+    plant    every canary is made once, at full size
     search   s x pixels bytes are decoded for every band of queries; q x s x pixels multiply-adds
     poses    every query is moved n times, at 32 x 32
     screen   q x n x s x 384 multiply-adds: what is kept of 32 x 32
@@ -27,6 +28,7 @@ from fingerprint.settings import Settings
 
 MID_PX = 128
 PAIR_IMAGES = 128  # float32 images while one pair is registered and scored: 102 measured
+PLANTED_TOGETHER = 16  # canaries in one shard
 ALIGNED_TOGETHER = 4  # queries in one shard of the registration
 NEIGHBOURS = 64  # slices beside the best few of a query, at 128 px, at most
 REGISTERED = 240  # bytes of one registered pair: map, scores, warp
@@ -52,6 +54,7 @@ class Rates:
     moved : posed queries in a second, quantised
     aligned : pixels of candidates in a second, refined to the end
     affine, elastic : pixels of pairs in a second, registered and scored
+    planted : pixels of canaries in a second
     overlapped : whether decode, copy and product run side by side
     """
 
@@ -66,6 +69,7 @@ class Rates:
     aligned: float
     affine: float
     elastic: float
+    planted: float
     overlapped: bool
 
 
@@ -81,6 +85,7 @@ CPU = Rates(
     aligned=8e6,
     affine=2.8e6,
     elastic=7e5,
+    planted=4e6,
     overlapped=False,
 )
 GPU = Rates(
@@ -95,6 +100,7 @@ GPU = Rates(
     aligned=16 * 8e6,
     affine=50 * 2.8e6,
     elastic=50 * 7e5,
+    planted=16 * 4e6,
     overlapped=True,
 )
 FOLD = 2e8  # bytes in a second, by the process of the flow: values read back, matrix written
@@ -196,7 +202,9 @@ def of_phases(
     band : int
         Queries in one tile of the search.
     """
-    phases = {"search": _sum(_search(b, s, side, band, rates) for b in blocks)}
+    planted = sum(b.queries for b in blocks if b.set_name == "canary")
+    phases = {"plant": _plant(planted, side, rates)} if planted else {}
+    phases |= {"search": _sum(_search(b, s, side, band, rates) for b in blocks)}
     if bank.poses:
         sets = {b.set_name: b.queries for b in blocks}
         phases |= {
@@ -290,6 +298,12 @@ def band_of(blocks: Sequence[Block], s: Settings, *, side: int, chunk: int) -> i
 # -- one block
 
 
+def _plant(canaries: int, side: int, rates: Rates) -> Cost:
+    pixels = canaries * side * side
+    shards = _cuts(canaries, PLANTED_TOGETHER)
+    return Cost(shards, 2 * pixels, pixels, 0, pixels / rates.planted, pixels / FOLD)
+
+
 def _search(b: Block, s: Settings, side: int, band: int, rates: Rates) -> Cost:
     bands, shards = _cuts(b.queries, band), _cuts(b.slices, s.shard_slices)
     pairs = b.queries * b.slices
@@ -330,6 +344,7 @@ def _refine(b: Block, s: Settings, bank: Bank, chunk: int, rates: Rates) -> Cost
 
 def _register(b: Block, s: Settings, side: int, chunk: int, rates: Rates) -> Cost:
     most = min(s.register_patients, s.keep_patients, b.patients)
+    most = most if b.set_name == "generated" else min(most, 1)
     bent = min(s.elastic_patients, most)
     shards, pixels = _cuts(b.queries, ALIGNED_TOGETHER), b.queries * side * side
     chunks = _distinct(min(ALIGNED_TOGETHER, b.queries) * most, _cuts(b.slices, chunk))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fingerprint.corpus import store
+from fingerprint.phantom.canaries import GRADES
 from fingerprint.search import tiling
 from fingerprint.search.triangle import Triangle, outline, shape_of
 from fingerprint.settings import Settings
@@ -230,13 +231,18 @@ def blocks_of(sources: dict[str, Source], s: Settings) -> list[costs.Block]:
     real, generated = sources["real"], sources["generated"]
     asked = {"generated": min(generated.slices, s.sample or generated.slices)}
     if "control" in sources:
-        asked["control"] = sources["control"].slices
+        asked["control"] = min(s.controls, sources["control"].slices)
     elif real.patients > 1:
-        asked["control"] = min(s.controls, real.patients)  # one slice of each
+        asked["control"] = min(s.controls, real.slices)
+    compared = dict(asked)  # with the other corpora too
+    if s.canaries and real.patients > 1:
+        asked["canary"] = s.canaries * sum(map(len, GRADES.values()))
     blocks = [costs.Block("real", k, q, real.slices, real.patients) for k, q in asked.items()]
     if "control" in sources:
         of = sources["control"]
-        blocks += [costs.Block("control", k, q, of.slices, of.patients) for k, q in asked.items()]
+        blocks += [
+            costs.Block("control", k, q, of.slices, of.patients) for k, q in compared.items()
+        ]
     q = asked["generated"]
     return [*blocks, costs.Block("generated", "generated", q, generated.slices, q)]
 

@@ -103,7 +103,7 @@ def _scored(job: AuditJob, values: Iterator[Values]) -> Iterator[pd.DataFrame]:
         return
     done: Counter[str] = Counter()
     sets = job.against[0].sets
-    names = [queries.name for queries in sets for _ in range(len(queries))]
+    names = [label for queries in sets for label in queries.labels]
     with kept.writing(job.out / "registration.zarr", blocks.names_of(sets), names) as store:
         for queries, table in _parts(job):
             shards = range(0, len(queries), listed.QUERIES)

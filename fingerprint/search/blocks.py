@@ -41,6 +41,7 @@ def five_blocks(
     """
     cap = settings.capped_slices or min(_fewest(c) for c in (real, controls) if c)
     asked = _queries("generated", generated, _drawn(generated.n, settings))
+    asked = replace(asked, withheld=_withheld(asked, settings))
     native = _enlarged_from(generated, asked)
     reference, patients = reference_of(real, cap)
     regions = generated.label("region")[asked.indices]
@@ -97,6 +98,29 @@ def _drawn(n: int, settings: Settings) -> NDArray[np.int64]:
     rng = np.random.default_rng(settings.seed)
     drawn: NDArray[np.int64] = np.sort(rng.choice(n, min(settings.sample or n, n), replace=False))
     return drawn
+
+
+def _withheld(asked: QuerySet, settings: Settings) -> NDArray[np.bool_] | None:
+    """Tell which images are not judged.
+
+    Raises
+    ------
+    ValueError
+        A name that no image has, or no image left.
+    """
+    if not settings.withhold:
+        return None
+    names = names_of([asked])
+    strange = sorted(set(settings.withhold) - set(names))
+    if strange:
+        raise ValueError(
+            f"--drop: {len(strange)} of its names are no generated image of this run "
+            f"({strange[0]}, ...); give the drop.tsv of an audit of the same images"
+        )
+    out = np.isin(names, settings.withhold)
+    if out.all():
+        raise ValueError("--drop: it names every generated image; nothing is left to judge")
+    return out
 
 
 def _controls(

@@ -73,7 +73,7 @@ def labels_of(against: Against) -> Labels:
     left = is_constant(corpus) & (reference.patients >= 0)
     return Labels(
         names_of(against.sets),
-        [queries.name for queries in against.sets for _ in range(len(queries))],
+        [label for queries in against.sets for label in queries.labels],
         against.patients,
         {"queries": constant(against.sets), "slices": int(left.sum())},
     )

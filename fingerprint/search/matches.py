@@ -221,6 +221,23 @@ def to_withhold(listed: pd.DataFrame) -> Iterator[list[str]]:
         yield [row["query"], row["query_digest"], WHY[row["list"]].format(where, q)]
 
 
+def withheld_by(path: Path) -> list[str]:
+    """Return the names of the images in a ``drop.tsv``.
+
+    Raises
+    ------
+    ValueError
+        It cannot be read, or has no column ``query``.
+    """
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=str)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--drop: {path} cannot be read: {error}") from error
+    if "query" not in table:
+        raise ValueError(f"--drop: {path} has no column query; give the drop.tsv of an audit")
+    return sorted(set(table["query"].dropna()))
+
+
 def with_verdict(listed: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     """Write scores, p-values and lists of queries into the rows of their best patients.
 

@@ -90,7 +90,7 @@ def _tiles(against: Against, band: int, shard: int) -> Iterator[tuple[int, Tile]
 
 
 def _create(folder: Path, against: Against) -> None:
-    sets = [queries.name for queries in against.sets for _ in range(len(queries))]
+    sets = [label for queries in against.sets for label in queries.labels]
     attrs = {"fingerprint_format": list(FORMAT), "corpus": against.reference.digest}
     labels = xr.Dataset(
         coords={"query": text(names_of(against.sets)), "query_set": ("query", text(sets))},

@@ -41,6 +41,9 @@ class QuerySet:
     native_px : int
         Controls of images that were enlarged from this side are made as smooth as they are:
         reduced to it by area mean and enlarged again. 0: as stored.
+    withheld : bool, shape (q,), optional
+        Queries that are searched and not judged: they will not be published. No shard depends on
+        it, so that what is left is judged again without a search.
     """
 
     name: str
@@ -49,12 +52,22 @@ class QuerySet:
     indices: NDArray[np.int64]
     own: NDArray[np.int64]
     native_px: int = 0
+    withheld: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, rows: slice) -> QuerySet:
-        return replace(self, indices=self.indices[rows], own=self.own[rows])
+        withheld = None if self.withheld is None else self.withheld[rows]
+        return replace(self, indices=self.indices[rows], own=self.own[rows], withheld=withheld)
+
+    @property
+    def labels(self) -> list[str]:
+        """The query set that each query counts in: `name`, or ``withheld``."""
+        out = np.full(len(self), self.name, object)
+        if self.withheld is not None:
+            out[self.withheld] = "withheld"
+        return list(out)
 
 
 @dataclass(frozen=True)

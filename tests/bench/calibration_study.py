@@ -11,9 +11,7 @@ FINGERPRINT_DATA names. Every number of the page comes from the run that wrote i
 from __future__ import annotations
 
 import os
-import platform
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +22,7 @@ import numpy as np
 from corpora import make_corpus
 from pose_copies import Data, load
 
-from fingerprint.measure import fdr, fisher, intervals, null, rows
-from fingerprint.measure.null import Controls
+from fingerprint.measure import fisher, rows
 from fingerprint.phantom.copies import plant
 from fingerprint.run import open_run
 from flows import chain
@@ -98,4 +95,13 @@ if __name__ == "__main__":
     data = load(Path(os.environ["FINGERPRINT_DATA"]))
     print(data.pixels.shape, data.groups, np.bincount(data.group).max(), data.kind.mean())
     m = measured(data, Path(sys.argv[1]))
-    np.savez("/tmp/measured.npz", z=m.z, group=m.group, copy_z=m.copy_z, source=m.source, kind=m.kind, dkind=data.kind, dgroup=data.group)
+    np.savez(
+        "/tmp/measured.npz",
+        z=m.z,
+        group=m.group,
+        copy_z=m.copy_z,
+        source=m.source,
+        kind=m.kind,
+        dkind=data.kind,
+        dgroup=data.group,
+    )
