@@ -14,6 +14,8 @@ from fingerprint.corpus.identity import Key
 # is walked, in a tenth of the time; what registers more says so
 os.environ.setdefault("FINGERPRINT_REGISTER_PATIENTS", "2")
 os.environ.setdefault("FINGERPRINT_ELASTIC_PATIENTS", "1")
+# and plants no copies: what is about canaries says how many
+os.environ.setdefault("FINGERPRINT_CANARIES", "0")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

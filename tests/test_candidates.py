@@ -51,7 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Against]
     made = make_corpus(folder / "real", real, who)
     names = [f"G{i:012d}" for i in range(COPIES)]
     asked = make_corpus(folder / "generated", np.stack(copies), names, set_name="generated")
-    againsts = five_blocks(made, asked, None, SETTINGS)
+    againsts = five_blocks(made, asked, None, None, SETTINGS)
     path = folder / "correlation.zarr"
     correlation.create(path, againsts, stages=("raw", "screen", "pose"), image="highpass")
     for against in againsts:

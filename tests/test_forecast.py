@@ -42,7 +42,7 @@ def planned(sets, s: Settings, controls: bool) -> list[ledger.Shard]:
     """Return the shards that the search itself plans."""
     opened = {name: store.open_corpus(path) for name, path in sets.items()}
     given = opened["control"] if controls else None
-    againsts = blocks.five_blocks(opened["real"], opened["generated"], given, s)
+    againsts = blocks.five_blocks(opened["real"], opened["generated"], given, None, s)
     return raw.plan(
         againsts, band=s.band_queries, shard=s.shard_slices, block=s.block_slices, keep=False
     )

@@ -190,7 +190,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Corpus]:
 def planned(corpora: dict[str, Corpus], given: bool = True, **knobs: object) -> list[Against]:
     controls = corpora["controls"] if given else None
     return five_blocks(
-        corpora["real"], corpora["generated"], controls, Settings(controls=5, **knobs)
+        corpora["real"], corpora["generated"], controls, None, Settings(controls=5, **knobs)
     )
 
 
@@ -334,7 +334,7 @@ def test_two_thousand_queries_under_a_limit_for_five_hundred(
     digests = []
     for memory_gib in (0.003, 4.0):
         s = Settings(memory_gib=memory_gib, block_slices=16, shard_slices=64, controls=4)
-        againsts = five_blocks(real, generated, None, s)[:1]
+        againsts = five_blocks(real, generated, None, None, s)[:1]
         band = raw.band_for(againsts, s)
         assert (band <= 500) == (memory_gib < 1)
         path = searched(tmp_path / f"{memory_gib}", againsts, band=band, shard=64, block=16)

@@ -174,7 +174,7 @@ from fingerprint.settings import Settings
 folder, n = Path(sys.argv[1]), sys.argv[2]
 s = Settings(controls=16, shard_slices=512)
 real, generated = store.open_corpus(folder / n), store.open_corpus(folder / "generated")
-againsts = blocks.five_blocks(real, generated, None, s)
+againsts = blocks.five_blocks(real, generated, None, None, s)
 band = raw.band_for(againsts, s)
 shards = raw.plan(againsts, band=band, shard=s.shard_slices, block=s.block_slices)
 for shard in shards:
