@@ -21,7 +21,7 @@ STEP = 9_999  # of them at a time
 
 # -- as printed in paper 000
 
-# Table 2: (slices in the training set, FID); rows, ages and the generated images are not comparable
+# Table 2: (slices in the training set, FID); generated images not stated, other ages at 60,000
 TABLE_2 = ((60, 70.08), (600, 17.02), (6000, 14.45), (60000, 10.71))
 
 # Fig. 4: FID; rows Real-1 .. 7, columns Gen-1 .. 7; 600 slices in each real set
