@@ -23,6 +23,7 @@ Orient = Literal[
 ]
 Image = Literal["raw", "body", "highpass"]
 Engine = Literal["torch", "simpleitk"]
+Score = Literal["excess", "gap", "r"]
 IMAGES: tuple[str, ...] = get_args(Image)  # score images, METHOD.md, section 3.0
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -116,6 +117,9 @@ class Settings(BaseSettings):
     q: Annotated[float, Field(gt=0, lt=1)] = Field(0.05, description="false-discovery rate")
     drop_leaking: bool = Field(
         False, description="leave out controls that leak instead of refusing them"
+    )
+    score: Score = Field(
+        "excess", description="what of an image is compared with the controls: excess, gap or r"
     )
     withhold: tuple[str, ...] = Field(
         (), description="generated images that will not be published, by name: not judged"

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from fingerprint.corpus import store
-from fingerprint.phantom.canaries import GRADES
 from fingerprint.search import tiling
 from fingerprint.search.triangle import Triangle, outline, shape_of
 from fingerprint.settings import Settings
@@ -236,7 +235,8 @@ def blocks_of(sources: dict[str, Source], s: Settings) -> list[costs.Block]:
         asked["control"] = min(s.controls, real.slices)
     compared = dict(asked)  # with the other corpora too
     if s.canaries and real.patients > 1:
-        asked["canary"] = s.canaries * sum(map(len, GRADES.values()))
+        grades = import_module("fingerprint.phantom.canaries").GRADES  # late: it loads scipy
+        asked["canary"] = s.canaries * sum(map(len, grades.values()))
     blocks = [costs.Block("real", k, q, real.slices, real.patients) for k, q in asked.items()]
     if "control" in sources:
         of = sources["control"]

@@ -59,7 +59,7 @@ def test_shards_are_those_that_the_search_plans(sets, controls, sample):
     told = forecast.of_audit(sets["real"], sets["generated"], given, s)
     assert told["shards.search"] == len(planned(sets, s, controls))
     assert told["queries.generated"] == (sample or 7)
-    assert told["queries.control"] == (10 if controls else 4)
+    assert told["queries.control"] == 4
 
 
 def test_bytes_of_the_ledger_are_those_that_are_written(sets, tmp_path):

@@ -69,7 +69,8 @@ def test_a_bent_copy_becomes_alike_and_a_stranger_takes_more_warp(run: Run) -> N
 
 def test_every_listed_pair_has_the_scores_of_the_steps_that_were_run(run: Run) -> None:
     table = run.matches
-    registered = table["rank"] <= 3
+    most = np.where(table["query_set"] == "generated", 3, 1)  # of a control the best only
+    registered = table["rank"] <= most
     assert table.loc[registered, ["r_affine", "mi_bits_raw", "nmi_affine"]].notna().all().all()
     assert table.loc[~registered, list(scores.COLUMNS)].isna().all().all()
     per_query = table.groupby("query")["r_elastic"].count()

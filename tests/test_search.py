@@ -190,7 +190,11 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Corpus]:
 def planned(corpora: dict[str, Corpus], given: bool = True, **knobs: object) -> list[Against]:
     controls = corpora["controls"] if given else None
     return five_blocks(
-        corpora["real"], corpora["generated"], controls, None, Settings(controls=5, **knobs)
+        corpora["real"],
+        corpora["generated"],
+        controls,
+        None,
+        Settings(controls=9 if given else 5, **knobs),
     )
 
 

@@ -1,12 +1,14 @@
 """Every query of a run with its score, its p-values and the lists it is on: ``queries.parquet``.
 
-The score is s_gap of the primary image at best pose where that was measured (METHOD.md, 3.0 and
-3.5). Controls give the null; generated images are tested; canaries, planted copies, are compared
-with the same null and count in no test.
+The score is s_excess of the primary image at best pose where that was measured; s_gap and s_r stand
+beside it (METHOD.md, 3.0 and 3.5; docs/calibration.md says why it is not s_gap). Controls give the
+null; generated images are tested; canaries, planted copies, are compared with the same null and
+count in no test.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,19 +20,25 @@ from numpy.typing import NDArray
 from fingerprint.measure import fdr, fisher, null, repeats, rows
 from fingerprint.measure.null import Controls, PValues
 from fingerprint.measure.repeats import Repeats
+from fingerprint.settings import Score
+
+Floats = NDArray[np.float64]
+Labels = NDArray[Any]
 
 LISTS = ("identical", "guaranteed", "tail")  # of findings; an image stands under its first
 COLUMNS = (
     *("query", "query_set", "owner", "region", "participant", "slice", "r", "identical"),
-    *("s_gap", "s_r", "s_diff", "score", "own_region"),
+    *("s_excess", "s_gap", "s_r", "s_diff", "score", "own_region"),
     *("p_patient", "p_pooled", "p_tail", "p_value", "q_patient", "q_value"),
     *("guaranteed", "tail", "list", "cluster"),
 )
+SCORES: dict[str, Callable[[Floats, int], Floats]] = {
+    "s_excess": null.s_excess,
+    "s_gap": null.s_gap,
+    "s_r": lambda z, k: null.s_r(z),
+}
 REPEATED = 0.5  # of the images: if fewer are effective, lists hold under any dependence (BY)
 CELLS = 50_000_000  # z in memory where all patients of all queries are needed
-
-Floats = NDArray[np.float64]
-Labels = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -47,27 +55,25 @@ class Scored:
 
     Attributes
     ----------
-    s_gap, s_r : float64, shape (q,)
+    of : mapping
+        ``s_excess, s_gap, s_r``: float64, shape (q,); NaN where there are too few patients.
     best : int64, shape (q,)
         Column of the best patient; -1: none.
-    spacings : int
-        k of s_gap; 0: too few patients for it.
+    name : str
+        Which score is tested: the one that is asked for, s_r where there are too few patients.
+    ranks : int
+        Patients below the best that s_excess compares with.
     """
 
-    s_gap: Floats
-    s_r: Floats
+    of: Mapping[str, Floats]
     best: NDArray[np.int64]
-    spacings: int
-
-    @property
-    def name(self) -> str:
-        """Which score is tested."""
-        return "s_gap" if self.spacings else "s_r"
+    name: str
+    ranks: int
 
     @property
     def score(self) -> Floats:
         """The score that is tested."""
-        return self.s_gap if self.spacings else self.s_r
+        return self.of[self.name]
 
 
 def image_of(matrix: xr.Dataset, image: str) -> str | None:
@@ -75,22 +81,26 @@ def image_of(matrix: xr.Dataset, image: str) -> str | None:
     return image if rows.has_stage(matrix, "pose") else None
 
 
-def scored(matrix: xr.Dataset, image: str | None) -> Scored:
+def scored(matrix: xr.Dataset, image: str | None, asked: Score) -> Scored:
     """Score every query by all its patients, all of one stage."""
     fewest = [
         int(counts[counts > 0].min(initial=1 << 62))
         for counts in (rows.compared(matrix, name, image=image) for name in rows.sets_of(matrix))
     ]
-    k = null.spacings_of(min(fewest, default=0) % (1 << 62))
-    gap, best_z, best = [np.empty(0)], [np.empty(0)], [np.empty(0, np.int64)]
+    patients = min(fewest, default=0) % (1 << 62)
+    ks = {"s_excess": null.ranks_of(patients), "s_gap": null.spacings_of(patients), "s_r": 1}
+    parts: dict[str, list[Floats]] = {name: [np.empty(0)] for name in ks}
+    best = [np.empty(0, np.int64)]
     for band in rows.bands(matrix):
         z = fisher.z_of(rows.cells(band, image=image))
-        best_z.append(null.s_r(z))
-        gap.append(null.s_gap(z, k) if k else np.full(len(z), np.nan))
+        for name, k in ks.items():
+            parts[name].append(SCORES[name](z, k) if k else np.full(len(z), np.nan))
         place = np.where(np.isnan(z), -np.inf, z)
         at = place.argmax(axis=1) if z.shape[1] else np.zeros(len(z), np.int64)
-        best.append(np.where(np.isfinite(best_z[-1]), at, -1))
-    return Scored(np.concatenate(gap), np.concatenate(best_z), np.concatenate(best), k)
+        best.append(np.where(np.isfinite(parts["s_r"][-1]), at, -1))
+    of = {name: np.concatenate(found) for name, found in parts.items()}
+    name = f"s_{asked}" if ks[f"s_{asked}"] else "s_r"
+    return Scored(of, np.concatenate(best), name, ks["s_excess"])
 
 
 def differences(real: xr.Dataset, control: xr.Dataset | None) -> Floats:
@@ -200,8 +210,7 @@ def table(
         "slice": at,
         "r": r,
         "identical": _identical(matrix),
-        "s_gap": scores.s_gap,
-        "s_r": scores.s_r,
+        **scores.of,
         "s_diff": difference,
         "score": scores.score,
         "own_region": p.own,

@@ -73,6 +73,39 @@ def s_gap(z: Floats, k: int) -> Floats:
     return np.asarray((k - 1) * np.log1p(spacing[:, 0] / rest / (k - 1)), np.float64)
 
 
+def ranks_of(patients: int) -> int:
+    """Return how many patients below the best s_excess compares with: ``min(10, P // 2)``."""
+    return min(MOST_SPACINGS, patients // 2)
+
+
+def s_excess(z: Floats, k: int) -> Floats:
+    """Return z of the best patient of each query over the mean of its next k: its own level.
+
+    As S_p of METHOD.md, section 3.10, for one query. An image that resembles everybody more, by the
+    same z, gains nothing. On real slices and in World Z it holds its level as s_gap does and finds
+    more copies (docs/calibration.md): one more person like the source closes a gap of order
+    statistics, and hardly moves a mean of ten.
+
+    Parameters
+    ----------
+    z : float64, shape (q, p)
+        As `s_gap`.
+    k : int
+        `ranks_of` the fewest patients that any query was compared with.
+
+    Returns
+    -------
+    float64, shape (q,)
+        NaN where fewer than k + 1 patients were compared.
+    """
+    if k < 1:
+        raise ValueError(f"s_excess: k must be at least 1, got {k}")
+    if z.shape[1] < k + 1:
+        return np.full(len(z), np.nan)
+    best = -np.sort(np.partition(-z, k, axis=1)[:, : k + 1], axis=1)
+    return np.asarray(best[:, 0] - best[:, 1:].mean(axis=1), np.float64)
+
+
 def s_r(z: Floats) -> Floats:
     """Return the best z of each query over patients, float64 (q,): the score of paper 000."""
     if not z.shape[1]:

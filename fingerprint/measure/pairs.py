@@ -17,7 +17,8 @@ PAIRS_SHOWN = 50
 SCORE = {"raw": "r_pose", "body": "r_body", "highpass": "r_highpass"}  # score image -> column
 PAIR_NAMES = ("query", "participant", "scan", "query_digest", "slice_digest")
 PAIR_SCORES = (
-    "r_raw r_pose r_body r_highpass s_gap s_r s_diff angle_deg scale shift_y_px shift_x_px "
+    "r_raw r_pose r_body r_highpass s_excess s_gap s_r s_diff angle_deg scale "
+    "shift_y_px shift_x_px "
     "r_affine r_elastic r_highpass_affine r_highpass_elastic mi_bits_raw mi_bits_affine "
     "mi_bits_elastic nmi_raw nmi_affine nmi_elastic ssim_raw ssim_affine ssim_elastic "
     "deformation_energy bending_energy min_jacobian p_value q_value"

@@ -39,8 +39,10 @@ class Told:
         ``queries.parquet``.
     planted : DataFrame or None
         ``canaries.tsv`` beside the rows of the canaries; None: none were planted.
-    spacings : int
-        k of s_gap; 0: s_r was tested.
+    score : str
+        Which score was tested.
+    ranks : int
+        Patients below the best that s_excess compares with.
     left_out : sequence of str
         Control patients that leak.
     given : bool
@@ -51,7 +53,8 @@ class Told:
 
     table: pd.DataFrame
     planted: pd.DataFrame | None
-    spacings: int
+    score: str
+    ranks: int
     left_out: tuple[str, ...]
     given: bool
     q: float
@@ -85,8 +88,8 @@ def images(told: Told) -> Findings:
         "images.controls": len(controls),
         "images.control_patients": k,
         "images.left_out_patients": len(told.left_out),
-        "images.score": "s_gap" if told.spacings else "s_r",
-        "images.spacings": told.spacings,
+        "images.score": told.score,
+        "images.ranks": told.ranks,
     }
     if not len(controls) or not m:
         reason = NO_CONTROLS if m else "every image has one grey level"
@@ -144,7 +147,18 @@ def _listed(tested: pd.DataFrame) -> list[dict[str, Any]]:
     """Write out the most extreme images with all their p, most extreme first."""
     keys = ["list", "p_value", "p_pooled", "query"]
     order = tested.assign(list=tested["list"].isna()).sort_values(keys, kind="stable")
-    names = ("query", "participant", "slice", "r", "s_gap", "s_r", "s_diff", *P_NAMES, "list")
+    names = (
+        "query",
+        "participant",
+        "slice",
+        "r",
+        "s_excess",
+        "s_gap",
+        "s_r",
+        "s_diff",
+        *P_NAMES,
+        "list",
+    )
     return [
         {name: _plain(row[name]) for name in names}
         for row in tested.loc[order.index[:LISTED]].to_dict("records")

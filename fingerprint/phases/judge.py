@@ -41,7 +41,7 @@ def finish(job: AuditJob, values: Iterator[Values]) -> None:
     hygiene.note(job, leaks, left_out)
     s = job.settings
     control, generated = matrices.get("control"), matrices.get("generated")
-    scores = judged.scored(real, judged.image_of(real, s.image))
+    scores = judged.scored(real, judged.image_of(real, s.image), s.score)
     found = judged.table(
         real,
         scores,
@@ -54,7 +54,7 @@ def finish(job: AuditJob, values: Iterator[Values]) -> None:
     )
     with replacing(job.out / FILE) as out:
         found.to_parquet(out, index=False)
-    job.update(judged={"spacings": scores.spacings, "left_out": left_out})
+    job.update(judged={"score": scores.name, "ranks": scores.ranks, "left_out": left_out})
 
 
 def matrices_of(job: AuditJob) -> dict[str, xr.Dataset]:
@@ -82,7 +82,7 @@ def told_of(job: AuditJob) -> Told:
         planted = truth.merge(table, on="query", how="left", validate="one_to_one")
     s = job.settings
     out = tuple(run["left_out"])
-    return Told(table, planted, int(run["spacings"]), out, job.given, s.q, s.seed)
+    return Told(table, planted, run["score"], int(run["ranks"]), out, job.given, s.q, s.seed)
 
 
 def held_of(job: AuditJob, told: Told) -> Held | None:

@@ -61,6 +61,7 @@ COLUMNS = (
     "r_pose",
     "r_body",
     "r_highpass",
+    "s_excess",
     "s_gap",
     "s_r",
     "s_diff",
@@ -251,7 +252,7 @@ def with_verdict(listed: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
     """
     best = (listed["rank"] == 1).to_numpy()
     mine = told.loc[listed.index[best]]
-    for name in ("s_gap", "s_r", "s_diff"):
+    for name in ("s_excess", "s_gap", "s_r", "s_diff"):
         listed.loc[best, name] = mine[name].to_numpy()
     judged_here = (mine["query_set"] == "generated").to_numpy()
     for name in ("p_patient", "p_pooled", "p_tail", "p_value", "q_value"):
