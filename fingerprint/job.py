@@ -36,7 +36,7 @@ POSE = (
 )
 DECIDES = (
     *("capped_slices", "controls", "keep_patients", "keep_itself", "q", "sample", "seed"),
-    *("score", "canaries", "drop_leaking", "withhold"),
+    *("score", "canaries", "drop_leaking", "withhold", "encoder", "weights_sha256"),
     *("image", *POSE, "refine_64", "refine_128"),
     *("register_patients", "elastic_patients", "engine"),
 )

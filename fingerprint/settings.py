@@ -121,6 +121,13 @@ class Settings(BaseSettings):
     score: Score = Field(
         "excess", description="what of an image is compared with the controls: excess, gap or r"
     )
+    encoder: str = Field(
+        "inception_fid", description="feature network of FID, if weights are given"
+    )
+    weights: Path | None = Field(None, description="its weights, a file; none: FID is not run")
+    weights_sha256: str | None = Field(
+        None, description="SHA-256 of that file, where it is not one of the published ones"
+    )
     withhold: tuple[str, ...] = Field(
         (), description="generated images that will not be published, by name: not judged"
     )

@@ -33,7 +33,7 @@ COPIES_FOUND = 10  # exit code
 SETS = {"real": "real", "generated": "generated", "control": "controls"}  # ours -> run.json
 
 # the verdict of a run that was not judged, and why
-VERDICT = ("images.found", "patients.found", "set.p_value", "limit.weakest")
+VERDICT = ("images.found", "patients.found", "set.p_value", "limit.weakest", "fid.value")
 CLASSES = ("c1", "c2", "c3", "none")
 NO_CLASSES = "an earlier version ingested this corpus and told no classes; ingest it again"
 DATA_TABLE = (
@@ -77,6 +77,7 @@ def collect(
     parts: Mapping[int, Findings] | None = None,
     told: Told | None = None,
     held: Held | None = None,
+    apart: Findings | None = None,
 ) -> Findings:
     """Return every number of the report; pure, the same for the same inputs.
 
@@ -97,6 +98,8 @@ def collect(
         Place of a most similar pair -> what is known of its regions.
     told, held : optional
         What was judged, and z with all patients where CONTROLS were given.
+    apart : mapping, optional
+        `distances.measured` of whole sets.
 
     Returns
     -------
@@ -124,7 +127,7 @@ def collect(
     if told is None:
         return out | entries(dict.fromkeys(VERDICT), ITSELF if search.itself else UNFINISHED)
     out |= verdict.images(told) | verdict.whole(told, held) | verdict.people(told, held, known)
-    return out | verdict.detection(told)
+    return out | verdict.detection(told) | (apart or entry("fid.value", None, UNFINISHED))
 
 
 def primary_image(run: Mapping[str, Any]) -> str:

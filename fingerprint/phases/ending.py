@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fingerprint.job import AuditJob, now, write_json
 from fingerprint.ledger import Values
 from fingerprint.measure import findings
-from fingerprint.phases import judge, parts
+from fingerprint.phases import distances, judge, parts
 from fingerprint.report import build
 from fingerprint.search import correlation, matches
 
@@ -17,10 +17,11 @@ def finish_stats(job: AuditJob, values: Iterator[Values]) -> None:
     del values
     path = job.out / "correlation.zarr"
     names = ["real"] if job.itself else [against.name for against in job.against]
-    told = held = None
+    told = held = apart = None
     if not job.itself:
         told = judge.told_of(job)
         held = judge.held_of(job, told)
+        apart = distances.measured(job, told)
     alike = matches.most_similar(job.out / "matches.parquet", job.settings.image)
     found = findings.collect(
         {name: correlation.load(path, name) for name in names},
@@ -31,6 +32,7 @@ def finish_stats(job: AuditJob, values: Iterator[Values]) -> None:
         parts=parts.regions_of(job, alike),
         told=told,
         held=held,
+        apart=apart,
     )
     write_json(job.out / "findings.json", found)
 

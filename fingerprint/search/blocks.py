@@ -42,7 +42,7 @@ def five_blocks(
     cap = settings.capped_slices or min(_fewest(c) for c in (real, controls) if c)
     asked = _queries("generated", generated, _drawn(generated.n, settings))
     asked = replace(asked, withheld=_withheld(asked, settings))
-    native = _enlarged_from(generated, asked)
+    native = enlarged_from(generated, asked)
     reference, patients = reference_of(real, cap)
     regions = generated.label("region")[asked.indices]
     given = replace(_controls(real, controls, regions, settings), native_px=native)
@@ -160,7 +160,7 @@ def _with_itself(asked: QuerySet, generated: Corpus) -> Against:
     return Against("generated", reference, tuple(names_of([asked])), (queries,))
 
 
-def _enlarged_from(corpus: Corpus, queries: QuerySet) -> int:
+def enlarged_from(corpus: Corpus, queries: QuerySet) -> int:
     """Return the side that most queries were enlarged from; 0 for scans, which never are."""
     if not corpus.scans["spacing_x_mm"].isna().all():
         return 0
