@@ -272,7 +272,8 @@ def test_each_block_leaves_out_what_it_must(corpora: dict[str, Corpus], tmp_path
     strangers = correlation.load(path, "control")
     assert not np.isnan(strangers["r"].to_numpy()[0, 0, :6]).any()  # C: nobody
     own = strangers["r"].to_numpy()[0, 0, 11:]  # E: the own patient
-    assert [np.flatnonzero(np.isnan(row)).tolist() for row in own] == [[i // 3] for i in range(9)]
+    once = (0, 1, 3, 4, 5, 6, 8)  # controls 2 and 7 show what 1 shows
+    assert [np.flatnonzero(np.isnan(row)).tolist() for row in own] == [[i // 3] for i in once]
     assert not np.isnan(correlation.load(path)["r"].to_numpy()[0, 0, 11:]).any()  # B: strangers
     drawn = correlation.load(searched(tmp_path / "drawn", planned(corpora, given=False)))
     assert (np.isnan(drawn["r"].to_numpy()[0, 0, 11:]).sum(1) == 1).all()  # B: the own patient
@@ -371,7 +372,7 @@ def test_the_kept_matrix_equals_python_integers(
 
 def test_a_matrix_above_its_cap_is_refused(corpora: dict[str, Corpus]) -> None:
     againsts = planned(corpora)
-    size = 8 * (20 * 72 + 20 * 9 + 11 * 11)
+    size = 8 * (18 * 72 + 18 * 9 + 11 * 11)
     matrix.check(againsts, size / 2**30)
     with pytest.raises(ValueError, match="raise keep_matrix_gib"):
         matrix.check(againsts, (size - 1) / 2**30)

@@ -43,14 +43,13 @@ def certain(real: Corpus, controls: Corpus) -> list[Leak]:
     """Return what both corpora hold: patients, scans, slices."""
     found: list[Leak] = []
     names = {"participant": "same patient", "scan": "same scan", "digest": "same slice"}
-    who = {corpus: corpus.label("participant") for corpus in (real, controls)}
+    us, them = real.label("participant"), controls.label("participant")
     for label, why in names.items():
         mine, theirs = real.label(label), controls.label(label)
         both = np.setdiff1d(np.intersect1d(mine, theirs), [""])
         first = dict(zip(mine[::-1].tolist(), range(len(mine) - 1, -1, -1), strict=True))
         for k in np.flatnonzero(np.isin(theirs, both)):
-            leak = Leak(str(who[controls][k]), str(who[real][first[theirs[k]]]), "", why)
-            found.append(leak)
+            found.append(Leak(str(them[k]), str(us[first[theirs[k]]]), "", why))
     once = {(leak.control_patient, leak.real_patient): leak for leak in reversed(found)}
     return sorted(once.values())
 

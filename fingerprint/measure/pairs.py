@@ -26,7 +26,7 @@ PAIR_SCORES = (
 
 
 def most_similar(rows: pd.DataFrame, image: str, keep: int = PAIRS_SHOWN) -> pd.DataFrame:
-    """Return the best pair of each generated image, most similar first, at most `keep`.
+    """Return the best pair of each generated image, at most `keep`: findings, then by likeness.
 
     Parameters
     ----------
@@ -40,13 +40,15 @@ def most_similar(rows: pd.DataFrame, image: str, keep: int = PAIRS_SHOWN) -> pd.
     keys = pd.DataFrame(
         {
             "identical": best["r_raw"].to_numpy(np.float64) == 1,
+            "found": best["list"].notna().to_numpy() if "list" in best else False,
             "score": _numbers(best, SCORE[image]),
             "r_raw": best["r_raw"].to_numpy(np.float64),
             "query": best["query"].to_numpy(object),
         }
     )
     order = keys.sort_values(
-        ["identical", "score", "r_raw", "query"], ascending=[False, False, False, True]
+        ["identical", "found", "score", "r_raw", "query"],
+        ascending=[False, False, False, False, True],
     )
     return best.iloc[order.index[:keep]]
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from fingerprint.corpus.images import bilinear
 from fingerprint.corpus.store import Corpus
 from fingerprint.job import AuditJob
 from fingerprint.measure import distances
-from fingerprint.measure.distances import Sets
+from fingerprint.measure.distances import Images, Sets
 from fingerprint.measure.entries import Findings
 from fingerprint.measure.verdict import Told
 from fingerprint.models import encoders
@@ -19,6 +20,7 @@ from fingerprint.search.sets import QuerySet, images_of, mids_of
 
 MOST = 1_000  # images of each set: features take 20 ms each
 FOR_FID = 10_000
+SIDE = 128
 
 
 def measured(job: AuditJob, told: Told) -> Findings:
@@ -39,7 +41,7 @@ def measured(job: AuditJob, told: Told) -> Findings:
 
 def _sets(chosen: dict[str, QuerySet], told: Told, *, mids: bool) -> Sets:
     read = mids_of if mids else images_of
-    images = {who: read(queries) for who, queries in chosen.items()}
+    images = {who: _of_side(read(queries)) for who, queries in chosen.items()}
     named = {who: blocks.names_of([q]) for who, q in chosen.items() if who == "generated"}
     cluster = told.table.set_index("query")["cluster"]
     group = {"generated": cluster.loc[named["generated"]].to_numpy()}
@@ -47,6 +49,13 @@ def _sets(chosen: dict[str, QuerySet], told: Told, *, mids: bool) -> Sets:
         corpus = blocks.opened(chosen[who].corpus, chosen[who].digest)
         group[who] = blocks.patients_of(corpus)[chosen[who].indices]
     return Sets(images, group)
+
+
+def _of_side(images: Images) -> Images:
+    """Enlarge pictures of a corpus of small slices to the side that features are taken at."""
+    if images.shape[1] >= SIDE:
+        return images
+    return np.stack([bilinear(image, (SIDE, SIDE)) for image in images])
 
 
 def _chosen(job: AuditJob, told: Told, most: int) -> dict[str, QuerySet]:

@@ -29,7 +29,7 @@ def finish_stats(job: AuditJob, values: Iterator[Values]) -> None:
         job.read(),
         {role: corpus.summary for role, corpus in job.corpora.items()},
         best=matches.best_pairs(job.out / "matches.parquet"),
-        parts=parts.regions_of(job, alike),
+        parts=parts.regions_of(job, alike, told),
         told=told,
         held=held,
         apart=apart,

@@ -16,31 +16,34 @@ from fingerprint.corpus import anatomy
 from fingerprint.corpus.store import Corpus
 from fingerprint.job import AuditJob
 from fingerprint.measure.entries import Findings
+from fingerprint.measure.verdict import Told
 from fingerprint.register import kept, regions, tiles
 from fingerprint.register.regions import Null
 from fingerprint.search.blocks import patients_of
 from fingerprint.search.sets import opened
 
 
-def regions_of(job: AuditJob, alike: pd.DataFrame) -> dict[int, Findings]:
+def regions_of(job: AuditJob, alike: pd.DataFrame, told: Told | None) -> dict[int, Findings]:
     """Return the regions of each of the most similar pairs: place -> ``list``, ``null``, ``level``.
 
     Parameters
     ----------
     alike : DataFrame
         `matches.most_similar`, most similar first.
+    told : Told or None
+        What was judged; None: a corpus was compared with itself.
     """
-    if not job.registers:
+    if not job.registers or told is None:
         return {}
     store = kept.load(job.out / "registration.zarr")
     null, rows, out = _null(job, store), kept.places(store), {}
-    found = int((alike["r_raw"] == 1).sum())  # identical images come first
-    share = found / max(len(job.against[0].sets[0]), 1)
+    tested = told.generated
+    share = int(tested["list"].notna().sum()) / max(len(tested), 1)
     for place, (_, pair) in enumerate(alike.iterrows(), start=1):
         row = rows.get((str(pair["query"]), int(pair["slice"])))
         if row is None or null is None:
             continue
-        level = job.settings.q * (share if pair["r_raw"] == 1 else 1.0)
+        level = job.settings.q * (1.0 if pd.isna(pair["list"]) else share)
         z = store["tiles"].isel(query=row).to_numpy()
         if np.isfinite(z).any():
             out[place] = _tested(z, job.corpora["real"], int(pair["slice"]), null, level)
