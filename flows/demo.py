@@ -70,7 +70,7 @@ def judge(run: Run, truth: Mapping[str, phantom.Truth], key: identity.Key) -> di
     for name, told in truth.items():
         rows = by_query.get(f"g_{identity.token(key, name)}")
         if told.kind == "novel":
-            false += rows is not None and bool((rows["r_raw"] == 1).any())
+            false += rows is not None and bool(rows["list"].notna().any())
             continue
         planted += 1
         who = identity.pseudonym(key, told.participant)
@@ -88,4 +88,5 @@ def judge(run: Run, truth: Mapping[str, phantom.Truth], key: identity.Key) -> di
 def _is_found(rows: pd.DataFrame, kind: str, who: str) -> bool:
     if kind == "exact":
         return bool(((rows["r_raw"] == 1) & (rows["participant"] == who)).any())
-    return bool(rows.sort_values("rank")["participant"].iloc[0] == who)
+    first = rows.sort_values("rank").iloc[0]
+    return bool(first["participant"] == who and pd.notna(first["list"]))
