@@ -23,7 +23,9 @@ FIRST_PAGE = (
     "patients.searched",
     "slices.searched",
     "identical.images",
-    "patients.found",
+    "images.found",
+    "risk.patients",
+    "set.p_value",
     "limit.weakest",
 )
 

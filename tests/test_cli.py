@@ -191,7 +191,7 @@ def test_every_kind_of_error_has_its_exit_code(error, code):
 def test_an_internal_error_is_1_and_its_text_is_on_the_terminal_alone(
     sets, tmp_path, monkeypatch, capsys
 ):
-    def broken(*args):
+    def broken(*args, **more):
         raise KeyError("MUSTERMANN_ERIKA")
 
     monkeypatch.setattr(chain, "audit_job", broken)

@@ -231,9 +231,9 @@ def test_every_missing_number_says_why() -> None:
 
 
 def test_reason_names_what_to_supply() -> None:
-    assert "need CONTROLS" in found()["patients.found.reason"]
-    given = run(inputs={"real": {"n": 20}, "controls": {"digest": "c", "key_id": "k"}})
-    assert "need are there" in found(run=given)["patients.found.reason"]
+    assert "run the same command again" in found()["patients.found.reason"]  # it was not judged
+    same = run(inputs={"real": {"digest": "d", "n": 20}, "generated": {"digest": "d"}})
+    assert "compared with itself" in found(run=same)["images.found.reason"]
 
 
 def test_findings_obey_their_schema_and_are_plain_json() -> None:
