@@ -153,7 +153,7 @@ def test_p_spacing_is_conservative_for_normal_z_of_many_patients() -> None:
 def test_planted_copies_come_first_and_so_do_their_patients() -> None:
     for seed in range(30):
         rng = np.random.default_rng((3, seed))
-        world = world_z(rng, trained=40, held=20, generated=60, copies=6)
+        world = world_z(rng, trained=40, held=20, generated=60, copies=6, copy_z=3)
         z = world.generated[:, world.trained]
         score = s_gap(z, 10)
         assert set(np.argsort(-score)[:6]) == set(range(6))
