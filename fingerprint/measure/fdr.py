@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-ROUNDING = 1e-9  # 1 / (K + 1) <= k q / M must not fail by the last bit
+ROUNDING = 1e-9  # 1 / (K + 1) <= k q / M must not fail by the last bit, here nor in what it takes
 
 
 def benjamini_hochberg(p: NDArray[np.float64], q: float) -> NDArray[np.bool_]:
@@ -39,7 +39,8 @@ def benjamini_hochberg(p: NDArray[np.float64], q: float) -> NDArray[np.bool_]:
     if not 0 <= q < 1:
         raise ValueError(f"benjamini_hochberg: q must lie in [0, 1), got {q}")
     order = there[np.argsort(p[there], kind="stable")]
-    below = p[order] <= q * np.arange(1, len(order) + 1) / max(len(order), 1)
+    bound = q * (1 + ROUNDING) * np.arange(1, len(order) + 1) / max(len(order), 1)
+    below = p[order] <= bound
     out = np.zeros(len(p), bool)
     if q and below.any():
         out[order[: np.flatnonzero(below)[-1] + 1]] = True
@@ -67,7 +68,9 @@ def adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
     order = there[np.argsort(p[there], kind="stable")]
     scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
     out = np.full(len(p), np.nan)
-    out[order] = np.minimum(1, np.minimum.accumulate(scaled[::-1])[::-1])
+    least = np.minimum.accumulate(scaled[::-1])[::-1]
+    # rounded as the test is: what is rejected at q has at most q
+    out[order] = np.where(least < 1, least / (1 + ROUNDING), 1)
     return out
 
 

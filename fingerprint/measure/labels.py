@@ -83,7 +83,8 @@ def set_level(
     Parameters
     ----------
     z, trained
-        As `differences`; every query has a finite z with a patient of each label.
+        As `differences`; every query has a z with more patients than the larger label has, so that
+        no labelling leaves it without one of either.
     stratum : shape (t + h,)
         Of each patient, such as sex: labels are exchanged within.
     seed : int
@@ -91,7 +92,7 @@ def set_level(
     Raises
     ------
     ValueError
-        No patient of T or none of H.
+        No patient of T or none of H, or a query that was compared with too few.
 
     References
     ----------
@@ -99,12 +100,20 @@ def set_level(
     """
     if trained.all() or not trained.any():
         raise ValueError("set_level: patients of both labels are needed, T (trained) and H")
+    most = max(int(trained.sum()), int((~trained).sum()))
+    compared = int(np.isfinite(z).sum(axis=1).min())
+    if compared <= most:
+        raise ValueError(
+            f"set_level: every query needs a z with more than {most} patients, so that none is "
+            f"left without a label; one has {compared}"
+        )
     order = np.argsort(-np.where(np.isnan(z), -np.inf, z), axis=1, kind="stable")
     high = np.take_along_axis(np.where(np.isnan(z), -np.inf, z), order, axis=1)
     mine = differences(z, trained)
     w, above = statistic(mine), 0
+    slack = 1e-12 * float((mine**2).mean())  # of the terms: W itself may be 0 but for rounding
     for labels in _permuted(trained, stratum, seed, permutations):
-        above += int((_statistics(high, order, labels) >= w - 1e-12 * abs(w)).sum())
+        above += int((_statistics(high, order, labels) >= w - slack).sum())
     nearest, t, n = order[:, 0], int(trained.sum()), len(trained)
     return SetLevel(
         difference=mine,
