@@ -11,9 +11,11 @@ import pytest
 from corpora import make_corpus
 from verdict_world import make_world, slices_of
 
+from fingerprint.corpus import seal, store
 from fingerprint.job import BEFORE, audit_job
 from fingerprint.run import Run, open_run, run_audit
 from fingerprint.settings import Settings
+from fingerprint.verify import verify
 from flows import chain
 from flows.cli import run as command
 
@@ -217,8 +219,6 @@ def test_controls_that_leak_are_refused_with_the_list_or_left_out(small: Path) -
 
 
 def small_real(folder: Path) -> np.ndarray:
-    from fingerprint.corpus import store  # noqa: PLC0415 - here only
-
     return store.open_corpus(folder / "real").read(0, 36)
 
 
@@ -300,3 +300,22 @@ def test_a_constant_image_has_no_p_and_is_not_counted(small: Path) -> None:
     f = finished(small / "flat", canaries=1).findings
     assert f["images.tested"] == 5
     assert f["limit.level"] == pytest.approx(0.05 / 5)
+
+
+def test_killed_while_canaries_are_sealed_it_plants_the_same_ones(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finished(small, canaries=1)
+    kept = {name: (whole.out / name).read_bytes() for name in ("canaries.tsv", "queries.parquet")}
+    whole.out.rename(small / "whole")
+
+    def killed(corpus: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(seal, "_sync_tree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finished(small, canaries=1)
+    again = finished(small, canaries=1)
+    assert {name: (again.out / name).read_bytes() for name in kept} == kept
+    assert list(verify(again.out)) == []

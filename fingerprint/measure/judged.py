@@ -28,7 +28,7 @@ Labels = NDArray[Any]
 LISTS = ("identical", "guaranteed", "tail")  # of findings; an image stands under its first
 COLUMNS = (
     *("query", "query_set", "owner", "region", "participant", "slice", "r", "identical"),
-    *("s_excess", "s_gap", "s_r", "s_diff", "score", "own_region"),
+    *("s_excess", "s_gap", "s_r", "s_diff", "score", "own_region", "own_tail"),
     *("p_patient", "p_pooled", "p_tail", "p_value", "q_patient", "q_value"),
     *("guaranteed", "tail", "list", "cluster"),
 )
@@ -214,6 +214,7 @@ def table(
         "s_diff": difference,
         "score": scores.score,
         "own_region": p.own,
+        "own_tail": p.own_tail,
     }
     out |= _lists(p, generated, clusters, q)
     out["list"] = _first_list(out, generated)

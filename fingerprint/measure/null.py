@@ -305,8 +305,8 @@ class PValues:
     ----------
     patient, pooled, tail : as above
     image : p_pooled where that is above 0.1, else the larger of p_tail and its upper end
-    own : bool, shape (q,)
-        Whether a query was compared within its stratum; else across all.
+    own, own_tail : bool, shape (q,)
+        Whether a query was ranked within its stratum, and whether its tail was; else across all.
     """
 
     patient: Floats
@@ -314,10 +314,13 @@ class PValues:
     tail: Floats
     image: Floats
     own: NDArray[np.bool_]
+    own_tail: NDArray[np.bool_]
 
 
 def p_values(score: Floats, stratum: Labels, controls: Controls, seed: int) -> PValues:
     """Compare queries with the controls of their stratum where those are of 20 patients, else all.
+
+    A stratum of 20 patients may have too few slices for a tail: then the tail is that of all.
 
     Parameters
     ----------
@@ -328,25 +331,25 @@ def p_values(score: Floats, stratum: Labels, controls: Controls, seed: int) -> P
         Of the bootstrap.
     """
     none = np.full(len(score), np.nan)
-    out = PValues(none, none.copy(), none.copy(), none.copy(), np.zeros(len(score), bool))
+    own, own_tail = np.zeros((2, len(score)), bool)
+    out = PValues(none, none.copy(), none.copy(), none.copy(), own, own_tail)
     if not len(controls):
         return out
     for name in np.unique(stratum):
-        mine = stratum == name
-        own = controls.of(name)
-        out.own[mine] = own is not None
-        _fill(out, mine, score[mine], own or controls, seed)
+        mine, same = stratum == name, controls.of(name)
+        own[mine], ranked = same is not None, same or controls
+        out.patient[mine] = p_patient(score[mine], ranked)
+        out.pooled[mine] = p_pooled(score[mine], ranked)
+        own_tail[mine] = same is not None and not no_tail(same)
+        fitted = same if same is not None and not no_tail(same) else controls
+        out.tail[mine], out.image[mine] = _image(score[mine], fitted, seed)
     return out
 
 
-def _fill(
-    out: PValues, mine: NDArray[np.bool_], score: Floats, controls: Controls, seed: int
-) -> None:
-    pooled = p_pooled(score, controls)
+def _image(score: Floats, controls: Controls, seed: int) -> tuple[Floats, Floats]:
+    """Return p by the tail, and p_image: ranks where they suffice, else the tail with its error."""
     tail, upper = p_tail(score, controls, seed)
-    out.patient[mine], out.pooled[mine] = p_patient(score, controls), pooled
-    out.tail[mine] = np.where(np.isnan(score), np.nan, tail)
-    extrapolated = np.where(np.isnan(score) | np.isnan(tail), np.nan, np.fmax(tail, upper))
-    out.image[mine] = np.where(
-        np.isnan(extrapolated) | (pooled <= TAIL_SHARE), extrapolated, pooled
-    )
+    pooled = p_pooled(score, controls)
+    there = ~np.isnan(score) & ~np.isnan(tail)
+    image = np.where(pooled > TAIL_SHARE, pooled, np.fmax(tail, upper))
+    return np.where(there, tail, np.nan), np.where(there, image, np.nan)

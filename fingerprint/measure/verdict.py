@@ -26,6 +26,10 @@ from fingerprint.measure.null import Controls
 
 LISTED = 1_000  # images written out in findings.json; all are in queries.parquet
 P_NAMES = ("p_patient", "p_pooled", "p_tail", "p_value", "q_patient", "q_value")
+NOT_COMPARED = (
+    "no generated image was compared with enough patients of both corpora: their slices, or those "
+    "of the controls that are left, have one grey level"
+)
 NO_CANARIES = "canaries = 0 in the settings: no copy was planted; raise it, and choose another OUT"
 
 
@@ -103,6 +107,7 @@ def images(told: Told) -> Findings:
         "images.guaranteed": int(tested["guaranteed"].sum()),
         "images.any": int(tested["list"].notna().sum()),
         "images.own_region": int(tested["own_region"].sum()),
+        "images.own_tail": int(tested["own_tail"].sum()),
         "images.effective": effective,
         "images.method": "Benjamini-Yekutieli" if repeating else "Benjamini-Hochberg",
         "images.controls_needed": fdr.controls_needed(m, told.q / factor),
@@ -191,7 +196,7 @@ def whole(told: Told, held: Held | None) -> Findings:
     """Return the set level, or why it was not run."""
     names = dict.fromkeys(("set.p_value", "set.w", "set.share"))
     if held is None or not len(held.z):
-        return entries(names, NO_HELD_OUT)
+        return entries(names, NOT_COMPARED if told.given else NO_HELD_OUT)
     found = labels.set_level(held.z, held.trained, held.stratum, seed=told.seed)
     spread = intervals.cluster_bootstrap(found.difference, np.arange(len(held.z)), seed=told.seed)
     return {
@@ -217,7 +222,8 @@ def people(told: Told, held: Held | None, known: bool) -> Findings:
     risk = _register(told)
     names = dict.fromkeys(("patients.found", "patients.tail"))
     if held is None or not len(held.z):
-        out = entries(names, NO_HELD_OUT if known else UNKNOWN_PATIENTS)
+        why = NOT_COMPARED if told.given else NO_HELD_OUT
+        out = entries(names, why if known else UNKNOWN_PATIENTS)
         return out | _registered(told, risk, known)
     found = patients.patient_level(held.z, held.trained, seed=told.seed)
     who, k = held.patient[held.trained], int((~held.trained).sum())

@@ -105,7 +105,12 @@ def held_of(job: AuditJob, told: Told) -> Held | None:
         mine = np.sort(np.random.default_rng(job.settings.seed).choice(mine, most, replace=False))
     both = [judged.z_of_all(matrix.isel(query=mine), stage) for matrix in (real, control)]
     z = np.concatenate([both[0], both[1][:, kept]], axis=1)
-    sound = np.isfinite(z[:, trained]).any(axis=1) & np.isfinite(z[:, ~trained]).any(axis=1)
+    there = np.isfinite(z).any(axis=0)  # a patient of whom every slice has one grey level has none
+    z, trained, patient = z[:, there], trained[there], patient[there]
+    most = max(int(trained.sum()), int((~trained).sum()))
+    sound = np.isfinite(z).sum(axis=1) > most
+    if trained.all() or not trained.any() or not sound.any():
+        return None
     strata = _strata(job, patient, trained)
     return Held(z[sound], names[mine][sound], trained, patient.astype(object), strata)
 

@@ -83,6 +83,7 @@ def finish(job: AuditJob, values: Iterator[Values]) -> None:
         [np.frombuffer(store.BLOSC.decode(bytes(value["images"])), np.uint8) for value in values]
     ).reshape(-1, side, side)
     made_with = {"planted": ledger.digest_of([real.digest, [asdict(one) for one in planted]])}
+    seal.recover(path)  # a kill may have left half of a seal
     if not store.is_corpus(path) or store.open_corpus(path).head["made_with"] != made_with:
         shutil.rmtree(path, ignore_errors=True)
         _seal(path, real, planted, images, made_with)
