@@ -34,8 +34,13 @@ COPIES = (
 )
 NOVEL = 26
 # the hospital holds some broken files on purpose
-# the few best pairs are registered: enough for the page, and the demo stays short
-KNOBS = {"max_rejected_share_real": 0.2, "register_patients": 4, "elastic_patients": 1}
+# half the size, and the few best pairs are registered: enough for the page, and the demo stays short
+KNOBS = {
+    "max_rejected_share_real": 0.2,
+    "size_px": 256,
+    "register_patients": 4,
+    "elastic_patients": 1,
+}
 
 
 def run_demo(
