@@ -34,7 +34,7 @@ COPIES = (
 )
 NOVEL = 26
 # the hospital holds some broken files on purpose
-# half the size, and the few best pairs are registered: enough for the page, and the demo stays short
+# half the size, and the few best pairs are registered: enough for the page, and it stays short
 KNOBS = {
     "max_rejected_share_real": 0.2,
     "size_px": 256,
