@@ -100,7 +100,9 @@ def _judged(table: pd.DataFrame, cluster: np.ndarray) -> pd.DataFrame:
 
 def judged_run(path: Path, **world: Any) -> MadeRun:
     """Leave in `path` a finished run that was judged."""
-    made = make_run(path, queries=60, patients=5, slices=2, size=32, pose=True, held_out=True)
+    copies = world.get("identical", 2)
+    made = make_run(path, queries=60, patients=6, slices=2, size=32, copies=copies, pose=True,
+                    held_out=True)  # fmt: skip
     told, held = told_and_held(**world)
     rejudge(made, told, held)
     return made

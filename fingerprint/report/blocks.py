@@ -51,6 +51,7 @@ class Table:
     rows: Sequence[Sequence[Any]]
     note: Inline = ()
     text: bool = False  # columns of words, not of numbers
+    beside: bool = False  # stands beside the drawing before it
     kind: str = "table"
 
 

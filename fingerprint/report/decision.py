@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fingerprint.report.blocks import Prose, Table, Value
-from fingerprint.report.first import none_found
+from fingerprint.report.first import at_once, mute, none_found
 from fingerprint.report.page import Page
 
 Parts = list["str | Value"]
@@ -84,12 +84,13 @@ def _patients(page: Page) -> list[Any]:
     how: Parts = ["The image that stands out most for each of ", v("patients.tested"),
                   " patients, ranked among ", v("patients.controls"),
                   " held-out patients."]  # fmt: skip
-    missing: Parts = ["By ranks alone, fewer than ", v("patients.findings_needed"),
-                      " patients at once cannot be shown."]  # fmt: skip
+    missing: Parts = at_once(page)
     if not page.has("patients.tail"):
         missing += [" Tail model: ", page.reason("patients.tail"), "."]
     found: Parts = [v("patients.found"), " patients"]
-    if page.findings["patients.found"] == 0:
+    if page.findings["patients.found"] == 0 and mute(page):
+        found = ["Not decided: too few held-out patients."]
+    elif page.findings["patients.found"] == 0:
         found = ["None found at false-discovery rate ", v("settings.q", "q"),
                  "; no limit known."]  # fmt: skip
     return [name, how, found, NOT_MEASURED, missing]

@@ -26,7 +26,7 @@ from fingerprint.report.figures import (
 )
 
 ALL, SOME = "#0b4f75", "#8fb8d0"
-BAR_IN, GAP = 0.2, 0.9  # height of a bar in inches; of the space between kinds, in bars
+BAR_IN, GAP = 0.19, 1.25  # height of a bar in inches; of the space between kinds, in bars
 SET_BINS = 40
 
 Floats = NDArray[np.float64]
@@ -50,17 +50,17 @@ def limits(kinds: Mapping[str, Sequence[Bar]]) -> str:
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.set_axisbelow(True)
-        at, places, labels = 0.0, [], []
+        at, places, labels = 0.0, list[float](), list[str]()
         for kind, of_kind in kinds.items():
-            for k, bar in enumerate(of_kind):
-                full = bar.found >= 1
+            axes.text(0, at - 0.78, kind, fontsize=9.5, fontweight="bold", va="center")
+            for bar in of_kind:
                 axes.barh(at, 100 * bar.first, 0.74, fill=False, edgecolor=MUTED, linewidth=0.8)
-                axes.barh(at, 100 * bar.found, 0.74, color=ALL if full else SOME)
+                axes.barh(at, 100 * bar.found, 0.74, color=ALL if bar.found >= 1 else SOME)
                 places.append(at)
-                labels.append(f"{kind}   {bar.label}" if k == 0 and bar.label != kind else bar.label)
+                labels.append(bar.label)
                 at += 1
             at += GAP
-        axes.set(xlim=(0, 100), ylim=(at - GAP, -0.9), xlabel="planted copies found (%)")
+        axes.set(xlim=(0, 100.5), ylim=(at - GAP, -1.4), xlabel="planted copies found (%)")
         axes.set_yticks(places, labels, fontsize=9.5)
         axes.tick_params(axis="y", length=0)
         return _svg(figure, "limit")
@@ -98,6 +98,7 @@ def survival(scores: Mapping[str, Floats], tail: Tail | None, name: str) -> str:
         axes.set(yscale="log", xlabel=name, ylabel="share at least so high", xlim=(None, far * 1.03))
         axes.set_ylim(least / 2, 1.3)
         _plain_log(axes, "y")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.12f}".rstrip("0").rstrip(".")))
         axes.legend(loc="best", fontsize=10)
         return _svg(figure, "survival")
 

@@ -87,21 +87,26 @@ def _lead(page: Page, found: Sequence[str]) -> Parts:
                 "to strangers: p = ", v("set.p_value", "p"), "."]  # fmt: skip
     if page.has("images.found"):
         return [*none_found(page), "."]
-    return ["No generated image is identical to a real slice. Other copies were not decided on: ",
-            page.reason("images.found"), "."]  # fmt: skip
+    return ["No generated image is identical to a real slice.", *_others(page)]
+
+
+def _others(page: Page) -> Parts:
+    """Say what is not known beside identical images."""
+    if page.has("images.found"):
+        return []
+    return [" Other copies were not decided on: ", page.reason("images.found"), "."]
 
 
 def _shown(page: Page) -> Parts:
     f, v = page.findings, page.value
-    if not page.has("images.any"):
+    if not f.get("images.any"):
         return [v("identical.images"), " of ", v("queries.generated"), " generated images are "
-                "identical to a real slice. Other copies were not decided on: ",
-                page.reason("images.found"), "."]  # fmt: skip
+                "identical to a real slice.", *_others(page)]  # fmt: skip
     same, shown = f["images.identical"], f["images.any"]
     out: Parts = [v("images.any"), " of ", v("images.tested"), " generated images show "
                   f"{who_of(page)} of the corpus"]  # fmt: skip
     if same == shown:
-        return [*out, ": identical to a real slice."]
+        return [*out, ": identical to a real slice.", *_others(page)]
     if not same:
         return [*out, ", ", *q_of(page), "."]
     return [*out, ": ", v("images.identical"), " identical to a real slice, the others ",
@@ -151,7 +156,7 @@ def _images(page: Page) -> Parts:
     if page.findings["images.found"]:
         return [v("images.found"), " of ", v("images.tested"), " images ", *q_of(page), ": ",
                 *listed, ". Identical ones are counted here too. ", *_limit(page), *tail]  # fmt: skip
-    return [*none_found(page), ": ", *listed, ".", *tail, *_no_limit(page)]
+    return [*none_found(page), ". On the lists: ", *listed, ".", *tail, *_no_limit(page)]
 
 
 def _undecided(page: Page) -> Parts:
@@ -184,13 +189,29 @@ def _patients(page: Page) -> Parts:
     if not page.has("patients.found"):
         return ["Not run: ", page.reason("patients.found"), "."]
     rests: Parts = [" Each of the ", v("patients.tested"), " patients was ranked among ",
-                    v("patients.controls"), " held-out ones; by ranks alone at least ",
-                    v("patients.findings_needed"), " must be found at once."]  # fmt: skip
+                    v("patients.controls"), " held-out ones. ", *at_once(page)]  # fmt: skip
+    if not page.findings["patients.found"] and mute(page):
+        return ["Not decided: ranks cannot show any patient, and the tail model was not run: ",
+                page.reason("patients.tail"), ".", *rests]  # fmt: skip
     if page.findings["patients.found"]:
         return [v("patients.found"), " of ", v("patients.tested"), " patients of the corpus appear "
                 "in these generated images, ", *q_of(page), ".", *rests]  # fmt: skip
     return ["None found ", *q_of(page), ". No detection limit is known at this level: planted "
             "copies are single images.", *rests]  # fmt: skip
+
+
+def mute(page: Page) -> bool:
+    """Whether no patient could have been found at all, with so few held-out ones."""
+    needed, tested = (page.findings[f"patients.{x}"] for x in ("findings_needed", "tested"))
+    return bool(needed > tested and not page.has("patients.tail"))
+
+
+def at_once(page: Page) -> Parts:
+    """Say how many patients ranks alone need."""
+    needed = page.value("patients.findings_needed")
+    if page.findings["patients.findings_needed"] > page.findings["patients.tested"]:
+        return ["By ranks alone ", needed, " would have to be found at once: more than there are."]
+    return ["By ranks alone at least ", needed, " must be found at once."]
 
 
 def _set(page: Page) -> Parts:

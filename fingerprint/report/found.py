@@ -7,7 +7,7 @@ from typing import Any
 
 from fingerprint.measure import fdr
 from fingerprint.report.blocks import Explorer, Prose, Table, Value
-from fingerprint.report.first import none_found, q_of
+from fingerprint.report.first import at_once, none_found, q_of
 from fingerprint.report.page import Page
 
 Parts = list["str | Value"]
@@ -115,9 +115,14 @@ def _arithmetic(page: Page) -> Parts:
         "What ranks can show: the smallest p among K control patients is 1/(K + 1), so k guaranteed "
         "findings need 1/(K + 1) \u2264 k q/M. Here K = ", v("images.control_patients"), ", M = ",
         v("images.tested"), ", q = ", v("settings.q", "q"), ": at least ",
-        v("images.findings_needed"), " images must be found at once; a single one needs ",
-        v("images.controls_needed"), " control patients.",
+        v("images.findings_needed"), " images must be found at once", *_too_many(page),
+        "; a single one needs ", v("images.controls_needed"), " control patients.",
     ]  # fmt: skip
+
+
+def _too_many(page: Page) -> Parts:
+    f = page.findings
+    return [", more than there are"] if f["images.findings_needed"] > f["images.tested"] else []
 
 
 # -- the risk register
@@ -140,7 +145,7 @@ def risk(page: Page) -> list[Any]:
     if page.has("images.findings_needed"):
         about += ["k guaranteed findings need 1/(K + 1) \u2264 k q/M: with ",
                   v("images.control_patients"), " control patients at least ",
-                  v("images.findings_needed"), " images at once; one image alone needs ",
+                  v("images.findings_needed"), " images at once", *_too_many(page), "; one image alone needs ",
                   v("images.controls_needed"), " control patients. "]  # fmt: skip
     about += _tested(page)
     if not lines:
@@ -153,7 +158,7 @@ def risk(page: Page) -> list[Any]:
     note += f"another {page.person}, or where it was not computed."
     if len(lines) > RISKS:
         note += f" The first {RISKS} are listed; all are in findings.json."
-    return [Prose(about), Table(["Risk register"], columns, rows, [note], text=True)]
+    return [Prose(about), Table(["Patients, most images first"], columns, rows, [note], text=True)]
 
 
 def _empty(page: Page) -> Parts:
@@ -170,9 +175,8 @@ def _tested(page: Page) -> Parts:
         return ["Patients by themselves: not run: ", page.reason("patients.found"), "."]
     return ["Each of ", v("patients.tested"), " patients was also tested by itself, among ",
             v("patients.controls"), " held-out patients: ", v("patients.found"), " found ",
-            *q_of(page), ", ", v("patients.guaranteed"), " of them by ranks, which can show no "
-            "fewer than ", v("patients.findings_needed"), " at once. Share of patients, 95 % "
-            "interval: ", v("patients.share.low", "percent"), " to ",
+            *q_of(page), ", ", v("patients.guaranteed"), " of them by ranks. ", *at_once(page),
+            " Share of patients found, 95 % interval: ", v("patients.share.low", "percent"), " to ",
             v("patients.share.high", "percent"), "."]  # fmt: skip
 
 

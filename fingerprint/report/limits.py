@@ -41,8 +41,8 @@ def limits(page: Page) -> list[Any]:
     shares = {kind: _shares(page, kind) for kind in kinds}
     return [
         Prose(about),
-        _by_kind(page, kinds),
         _chart(shares),
+        _by_kind(page, kinds),
         _cells(page, kinds),
     ]
 
@@ -72,7 +72,7 @@ def _by_kind(page: Page, kinds: list[str]) -> Table:
     note = ["At least so large a share of such copies is found, with 95 % confidence (one-sided, "
             "Clopper\u2013Pearson): 10 of 10 found speak for 74 %."]  # fmt: skip
     columns = ("Kind of copy", "Weakest found", "Share found, at least")
-    return Table(["The limit of each kind"], columns, rows, note, text=True)
+    return Table(["The limit of each kind"], columns, rows, note, text=True, beside=True)
 
 
 def _cells(page: Page, kinds: list[str]) -> Table:

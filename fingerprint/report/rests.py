@@ -37,7 +37,8 @@ def null(page: Page) -> list[Any]:
     note = ["Intraclass correlation: how alike slices of one control patient score; the higher, the "
             "less p over slices says below 1/K. p by ranks weighs every patient the same "
             "and holds at any."]  # fmt: skip
-    table = Table(["Behind every p"], ("", "This run"), [*_controls(page), *_tail(page)], note)
+    table = Table(["Behind every p"], ("", "This run"), [*_controls(page), *_tail(page)], note,
+                  beside=chart is not None)  # fmt: skip
     same: Parts = ["Images that repeat each other are one test, not many: ", v("images.tested"),
                    " images, effective number ", v("images.effective", "mean"), ". ",
                    *_rule(page)]  # fmt: skip
@@ -149,7 +150,8 @@ def whole(page: Page) -> list[Any]:
         ["SD of U, with repeated images allowed for", v("set.share.sd", "percent")],
     ]  # fmt: skip
     chart = _differences(page)
-    table = Table(["Trained and held-out patients"], ("", "This run"), rows)
+    table = Table(["Trained and held-out patients"], ("", "This run"), rows,
+                  beside=chart is not None)  # fmt: skip
     return [Prose(about), *([chart] if chart else []), table]
 
 
