@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from fingerprint.measure import fisher, pairs, registered, searched, verdict
+from fingerprint.measure import fisher, pairs, registered, searched, side_by_side, verdict
 from fingerprint.measure.entries import (
     ITSELF,
     NO_CONTROLS,
@@ -127,6 +127,7 @@ def collect(
     if told is None:
         return out | entries(dict.fromkeys(VERDICT), ITSELF if search.itself else UNFINISHED)
     out |= verdict.images(told) | verdict.whole(told, held) | verdict.people(told, held, known)
+    out |= side_by_side.compared(told, matrices.get("control"), primary_image(run))
     return out | verdict.detection(told) | (apart or entry("fid.value", None, UNFINISHED))
 
 

@@ -51,7 +51,44 @@ class Table:
     rows: Sequence[Sequence[Any]]
     note: Inline = ()
     text: bool = False  # columns of words, not of numbers
+    beside: bool = False  # stands beside the drawing before it
     kind: str = "table"
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """The images that are found at a rate q, which a script lets the reader choose.
+
+    Attributes
+    ----------
+    counts : sequence of (list, label, Value)
+        How many are found per list at the q of the run.
+    rows : sequence of (found, list, cells)
+        The most extreme images; those that are not `near` are hidden at the q of the run.
+    near : int
+        Rows that are shown at the q of the run.
+    data : str
+        JSON for the script: p of the images, the number of tests, the steps of q.
+    """
+
+    q: Value
+    counts: Sequence[tuple[str, str, Any]]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    near: int
+    data: str
+    caption: Inline
+    note: Inline = ()
+    kind: str = "explorer"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to be copied as it is."""
+
+    title: str
+    text: str
+    kind: str = "code"
 
 
 @dataclass(frozen=True)
@@ -145,12 +182,37 @@ def value(findings: Mapping[str, Any], key: str, kind: str = "n") -> Value:
     kind : str
         ``n`` count, ``r`` correlation, ``z`` effect size, ``sd`` spread, ``mean`` average,
         ``bytes``, ``text``; ``bits``, ``share`` and ``energy`` of a registration; of a pose
-        ``turn``, ``size``, ``down``, ``right``; ``range`` and ``sizes`` of two ends.
+        ``turn``, ``size``, ``down``, ``right``; ``range`` and ``sizes`` of two ends; ``p`` of a
+        test, ``q`` a rate, ``percent`` of a share, ``few`` some of a list of names, ``list`` the
+        name of a list of findings.
     """
-    entry = findings.get(key)
+    entry = lookup(findings, key)
     if entry is None:
         return Value(key, NOT_RUN, str(findings.get(f"{key}.reason", "not recorded")))
     return Value(key, WRITE[kind](entry))
+
+
+def lookup(findings: Mapping[str, Any], key: str) -> Any:
+    """Return an entry; ``images.list.3.p_value`` is a field of an item of a list; else None."""
+    if key in findings:
+        return findings[key]
+    parts = key.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        held = findings.get(".".join(parts[:cut]))
+        if isinstance(held, list):
+            return _inside(held, parts[cut:])
+    return None
+
+
+def _inside(held: Any, parts: Sequence[str]) -> Any:
+    for part in parts:
+        if isinstance(held, list) and part.isdigit() and int(part) < len(held):
+            held = held[int(part)]
+        elif isinstance(held, Mapping):
+            held = held.get(part)
+        else:
+            return None
+    return held
 
 
 def _count(x: Any) -> str:
@@ -203,6 +265,21 @@ def _text(x: Any) -> str:
     return (", ".join(map(str, x)) or "none") if isinstance(x, list) else str(x)
 
 
+def _p(x: float) -> str:
+    """Two digits, and only 0 itself as 0: that of an identical image."""
+    return f"{x:.2g}" if x < 1e-3 else f"{x:.4f}".rstrip("0").rstrip(".")
+
+
+def _few(x: Sequence[str]) -> str:
+    rest = len(x) - NAMED
+    return ", ".join(map(str, x[:NAMED])) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+NAMED = 3  # names of a list that are written out
+LIST_NAME = {
+    "identical": "identical", "guaranteed": "guaranteed", "tail": "tail model",
+    "patient": "patient level",
+}  # fmt: skip
 WRITE = {
     "n": _count,
     "r": _correlation,
@@ -220,4 +297,9 @@ WRITE = {
     "right": lambda x: f"{abs(x):.0f} px {'right' if x > 0 else 'left'}",
     "range": _ends,
     "sizes": _sizes,
+    "p": _p,
+    "q": lambda x: f"{x:g}",
+    "percent": lambda x: f"{100 * x:.1f} %",
+    "few": _few,
+    "list": lambda x: LIST_NAME.get(x, str(x)),
 }

@@ -28,7 +28,7 @@ from fingerprint.corpus import store
 from fingerprint.ledger import Damaged, replacing
 from fingerprint.measure import findings as measure
 from fingerprint.register import kept
-from fingerprint.report import classes, page, sections
+from fingerprint.report import card, classes, first, page, sections
 from fingerprint.report.pairs import Shown, Slices, pictures
 from fingerprint.search import correlation, matches
 
@@ -56,6 +56,7 @@ class Left:
     notes: list[str]
     best: pd.DataFrame | None = None
     registration: xr.Dataset | None = None
+    queries: pd.DataFrame | None = None
 
 
 def build(
@@ -75,7 +76,7 @@ def build(
     Returns
     -------
     Path
-        ``report.html`` or ``report-without-real-images.html`` inside `run`.
+        ``report.html`` or ``report-without-real-images.html`` inside `run`; beside it ``card.md``.
 
     Raises
     ------
@@ -84,11 +85,15 @@ def build(
     """
     left = read(Path(run), open_corpus)
     path = Path(run) / (WITHOUT_IMAGES if without_real_images else NAME)
-    text = render(left, without_real_images=without_real_images)
+    _write(Path(run) / card.NAME, card.text(left.findings))
+    _write(path, render(left, without_real_images=without_real_images))
+    return path
+
+
+def _write(path: Path, text: str) -> None:
     with replacing(path) as out:
         os.fchmod(out.fileno(), 0o600)
         out.write(text.encode())
-    return path
 
 
 # -- reading what is there
@@ -121,7 +126,10 @@ def read(run: Path, open_corpus: Open) -> Left:
     if (run / "registration.zarr").exists():
         kept_there = partial(_of_pairs, run / "registration.zarr", found)
         registration = _try("registration.zarr", kept_there, notes)
-    return Left(document, found, searched, corpora, missing, notes, best, registration)
+    queries = None
+    if (run / "queries.parquet").exists():
+        queries = _try("queries.parquet", partial(pd.read_parquet, run / "queries.parquet"), notes)
+    return Left(document, found, searched, corpora, missing, notes, best, registration, queries)
 
 
 def _of_pairs(path: Path, findings: Mapping[str, Any]) -> xr.Dataset:
@@ -228,7 +236,8 @@ def render(left: Left, *, without_real_images: bool) -> str:
             left.findings, left.corpora["generated"], left.corpora["real"], left.registration
         )
     sheets = {} if reason else _sheets(left)
-    made = page.Page(left.findings, left.matrices.get("real"), shown, reason, left.best, sheets)
+    matrix = left.matrices.get("real")
+    made = page.Page(left.findings, matrix, shown, reason, left.best, sheets, left.queries)
     built = [(s, s.titled(made), s.absent(made)) for s in sections.SECTIONS]
     script = _resource("report.js")
     environment = Environment(
@@ -251,8 +260,8 @@ def render(left: Left, *, without_real_images: bool) -> str:
         when=_when(left.run),
         version=str((left.run.get("versions") or {}).get("fingerprint", "")),
         question=made.question,
-        verdict=page.verdict(made),
-        headlines=page.headlines(made),
+        verdict=first.verdict(made),
+        headlines=first.headlines(made),
         sections=[(s.name, title, why, () if why else s.build(made)) for s, title, why in built],
         markup=Markup,  # noqa: S704 - for the drawings that figures.py made
     )

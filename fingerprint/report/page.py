@@ -1,8 +1,8 @@
-"""The first page: the verdict in one sentence, five numbers, and what was not tested."""
+"""What a page is made from, and the section of what was tested and what was not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ class Page:
     without_images: str  # why no picture of a slice is shown; empty: they are
     best: pd.DataFrame | None = None  # the best registered pair of each query
     sheets: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (set, class) -> picture
+    queries: pd.DataFrame | None = None  # every query with its scores and p
 
     def value(self, key: str, kind: str = "n") -> Value:
         """Return one entry of the findings as it is shown."""
@@ -33,7 +34,11 @@ class Page:
 
     def has(self, key: str) -> bool:
         """Whether a number was computed."""
-        return self.findings.get(key) is not None
+        return blocks.lookup(self.findings, key) is not None
+
+    def cell(self, key: str, kind: str = "n") -> str | Value:
+        """Return a number for a table, a dash where there is none."""
+        return self.value(key, kind) if self.has(key) else "\u2013"
 
     @property
     def posed(self) -> bool:
@@ -73,104 +78,6 @@ class Page:
         return str(self.findings.get(f"{key}.reason", "not recorded"))
 
 
-@dataclass(frozen=True)
-class Headline:
-    """One of the five numbers, with its n, or with what to supply."""
-
-    label: str
-    value: Sequence[str | Value]
-    note: Sequence[str | Value] = ()
-    alarm: bool = False
-
-
-def verdict(page: Page) -> list[str | Value]:
-    """Return the sentence that the page is about; it never claims more than was tested."""
-    v = page.value
-    if not page.has("identical.images"):
-        return ["This run did not finish its search: it says nothing yet."]
-    if page.findings["identical.images"] == 0:
-        if page.itself:
-            return [
-                "No slice is identical to one of another patient: ", v("queries.generated"),
-                " slices were compared with each other."
-            ]  # fmt: skip
-        return [
-            "No generated image is identical to a real slice: ", v("queries.generated"),
-            " images were compared with ", v("slices.searched"), " slices. ", *_copies(page),
-        ]  # fmt: skip
-    who: list[str | Value] = [". "]
-    if page.has("identical.patients"):
-        who = [", of ", v("identical.patients"), " patients of the corpus. "]
-    if page.itself:
-        return [
-            v("identical.images"), " of ", v("queries.generated"),
-            " slices are identical to a slice of another patient", *who,
-        ]  # fmt: skip
-    return [
-        v("identical.images"), " of ", v("queries.generated"),
-        " generated images are identical to ", v("identical.slices"), " real slices", *who,
-        *_copies(page),
-    ]  # fmt: skip
-
-
-def _copies(page: Page) -> list[str | Value]:
-    """Say what the sentence about identical images does not speak of."""
-    if not page.posed:
-        return [
-            "Copies that were moved, resized, blurred or made noisy were not looked for: nothing "
-            "is said of them."
-        ]
-    return [
-        "Each was also turned, resized and shifted to ", page.value("pose.poses"), " poses: the "
-        "most similar pairs are below. Whether they are copies this version does not decide: "
-        "nothing is said of copies that are not identical.",
-    ]  # fmt: skip
-
-
-def headlines(page: Page) -> list[Headline]:
-    """Return the five numbers of the first page, each with its n or with what to supply."""
-    v = page.value
-    q = page.findings.get("settings.q")
-    return [
-        Headline(
-            "Slices compared with each other" if page.itself else "Generated images audited",
-            [v("queries.generated")],
-            ["and ", v("queries.control"), " control images"]
-            if page.has("queries.control")
-            else [],
-        ),
-        _searched(page),
-        _identical(page),
-        Headline(
-            f"Patients found at false-discovery rate {q if q is not None else 'q'}",
-            [v("patients.found")],
-        ),
-        Headline("Weakest planted copy found", [v("limit.weakest", "text")]),
-    ]
-
-
-def _searched(page: Page) -> Headline:
-    v, label = page.value, "Patients and slices searched"
-    slices: list[str | Value] = [v("slices.searched"), " slices"]
-    if page.has("patients.searched"):
-        return Headline(label, [v("patients.searched"), " patients, ", *slices])
-    if page.has("groups.searched"):
-        reason = [page.reason("patients.searched")]
-        return Headline(label, [v("groups.searched"), " groups, ", *slices], reason)
-    return Headline(label, [v("slices.searched")])
-
-
-def _identical(page: Page) -> Headline:
-    v, label = page.value, "Identical images"
-    if not page.has("identical.images"):
-        return Headline(label, [v("identical.images")])
-    note: list[str | Value] = ["of ", v("queries.generated")]
-    if page.has("identical.patients"):
-        note += ["; ", v("identical.patients"), " patients, ", v("identical.slices"), " slices"]
-    alarm = page.findings["identical.images"] > 0
-    return Headline(label, [v("identical.images")], note, alarm)
-
-
 # -- what was tested
 
 
@@ -195,7 +102,6 @@ def tested(page: Page) -> list[Any]:
         "patients.found": "Patients that are shown, at a stated false-discovery rate",
         "set.p_value": "Whether the whole set is closer to its patients than to strangers",
         "limit.weakest": "The weakest copy that this run would still find",
-        "fid.value": "Distances between whole sets (FID, KID)",
         "queries.control": "How similar slices of other patients are",
         "patients.searched": "Anything that is counted in patients",
     }

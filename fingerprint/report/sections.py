@@ -11,11 +11,17 @@ from typing import Any
 
 from fingerprint.report import (
     classes,
+    card,
     curves,
+    decision,
     evidence,
+    found,
+    limits,
     page,
     registered,
+    rests,
     searched,
+    sides,
     similar,
     tables,
 )
@@ -42,6 +48,13 @@ def not_finished(key: str) -> Callable[[Page], str]:
 
 
 SECTIONS = (
+    Section("decision", "For the decision", decision.decision),
+    Section("findings", "Findings", found.findings, found.no_findings),
+    Section("risk", "Risk register", found.risk, found.no_risk),
+    Section("limit", "Detection limit", limits.limits, limits.no_limit),
+    Section("side", "Control, baseline, main", sides.sides, sides.no_sides),
+    Section("null", "What p rests on", rests.null, rests.no_null),
+    Section("set", "The whole set", rests.whole, rests.no_set),
     Section("tested", "What was tested, and what was not", page.tested),
     Section("identical", "Identical images", evidence.identical, not_finished("identical.list")),
     Section("matrix", "Every image against every patient", evidence.matrix, evidence.no_matrix),
@@ -73,5 +86,6 @@ SECTIONS = (
     Section("refused", "Files left out or refused", tables.refused, tables.no_data),
     Section("methods", "Methods", tables.methods),
     Section("settings", "Settings and versions", tables.settings),
+    Section("card", "Card for the model or data set", card.section),
     Section("words", "Words", tables.words),
 )

@@ -207,10 +207,28 @@ def methods(page: Page) -> list[Any]:
             "patients are refined by Gauss\u2013Newton steps on the correlation at 64 and 128 px. "
             "r at best pose is computed over the area that both images cover."
         ]
+    if page.has("images.effective"):
+        text += [
+            " Every image is compared with controls by ",
+            v("images.score", "text"),
+            ": p by ranks, "
+            "weighted by control patient; beyond the largest controls a generalised Pareto tail, "
+            "at the upper end of resampled control patients. Lists by ",
+            v("images.method", "text"),
+            " at q = ",
+            v("settings.q", "q"),
+            ".",
+        ]
     return [Prose(text), Items([[reference] for reference in REFERENCES])]
 
 
 REFERENCES = (
+    "Benjamini Y., Hochberg Y. Controlling the false discovery rate: a practical and powerful "
+    "approach to multiple testing. J. R. Stat. Soc. B 57(1), 1995, 289\u2013300.",
+    "Benjamini Y., Yekutieli D. The control of the false discovery rate in multiple testing under "
+    "dependency. Annals of Statistics 29(4), 2001, 1165\u20131188.",
+    "Hosking J. R. M., Wallis J. R. Parameter and quantile estimation for the generalized Pareto "
+    "distribution. Technometrics 29(3), 1987, 339\u2013349.",
     "Paper 000: Kovalev V. A method for detecting distinctive patterns of real patients in "
     "generated images. Doklady BGUIR 23(1), 2025, 47\u201353. "
     "doi:10.35596/1729-7648-2025-23-1-47-53",
@@ -232,9 +250,28 @@ GLOSSARY = (
     ("generated image", "output of the generator under audit; its name here is a keyed token"),
     ("control", "a real slice that goes through every step as a generated image does, but is never "
                 "compared with its own patient: it shows how similar strangers are"),
+    ("held-out patient", "a patient of CONTROLS, never used for training; needed for the patient "
+                         "and set levels"),
+    ("canary", "a copy of a real slice, changed in a known way and planted among the images, to "
+               "see whether it is found"),
+    ("detection limit", "the weakest planted copies, by kind, of which all were found; weaker "
+                        "ones may be there unseen"),
+    ("finding", "an image, a patient or a set that stands out from strangers, at a stated rate"),
+    ("false-discovery rate q", "of the findings of a list, the expected share that are strangers "
+                               "is at most q"),
+    ("p", "how often a stranger would score at least so high; small is rare. It is no chance that "
+          "an image is a copy"),
+    ("guaranteed", "a finding by rank among control patients; needs no model, only that controls "
+                   "are like the patients of the corpus; many controls are needed"),
+    ("tail model", "a finding by extrapolating the scores of the controls beyond the largest; "
+                   "stronger, and only as good as that model"),
+    ("risk register", "the patients whom a finding shows, with the evidence"),
+    ("s_excess", "z of the best patient of an image less the mean of its next ten: what is "
+                 "compared with the controls; not raised by an image that resembles everybody"),
     ("r", "Pearson correlation of two images over all pixels: 1 is identical up to brightness and "
           "contrast, 0 is unrelated"),
     ("z", "Fisher z = artanh r: spreads out the values near 1; an effect size"),
+    ("D", "best z of an image over trained patients less that over held-out patients"),
     ("identical", "r = 1 exactly, over all pixels as stored"),
     ("pose", "what brings a generated image onto a slice: mirrored or not, a turn about the image "
              "centre, a change of size, a shift (pixels of a 512 x 512 image)"),
