@@ -93,7 +93,7 @@ def _baseline(told: Told, control: xr.Dataset, image: str) -> Side:
     kept = ~np.isin(control["patient"].values.astype(object), told.left_out)
     place = {str(name): row for row, name in enumerate(control["query"].values)}
     mine = control.isel(query=[place[str(q)] for q in told.generated["query"]])
-    best, r_best, gap = [np.empty(0)], [np.empty(0)], [np.empty(0)]
+    r_best, best, gap = [np.empty(0)], [np.empty(0)], [np.empty(0)]
     for band in rows.bands(mine):
         r = rows.cells(band, image=which)[:, kept]
         z = fisher.z_of(r)
@@ -101,7 +101,8 @@ def _baseline(told: Told, control: xr.Dataset, image: str) -> Side:
         r_best.append(null.s_r(r))
         nothing = np.full(len(z), np.nan)
         gap.append(null.s_gap(z, told.spacings) if told.spacings else nothing)
-    return Side(*(np.concatenate(part) for part in (r_best, best, gap)), _units(told.generated))
+    r_all, best_all, gap_all = (np.concatenate(part) for part in (r_best, best, gap))
+    return Side(r_all, best_all, gap_all, _units(told.generated))
 
 
 def _column(name: str, side: Side, score: str, least: float, seed: int) -> Findings:
@@ -123,4 +124,3 @@ def _column(name: str, side: Side, score: str, least: float, seed: int) -> Findi
         out |= entry(f"side.{name}.{stat}.low", low, why if mean is None else FEW_UNITS)
         out |= entry(f"side.{name}.{stat}.high", high, why if mean is None else FEW_UNITS)
     return out
-

@@ -95,10 +95,14 @@ def survival(scores: Mapping[str, Floats], tail: Tail | None, name: str) -> str:
             few = np.union1d(_spread(len(x)), np.arange(max(0, len(x) - 200), len(x)))
             axes.plot(x[few], at_least[few], drawstyle="steps-pre",
                       label=f"{NAME[query_set]} (n = {len(x):,})", **STYLE[query_set])  # fmt: skip
-        axes.set(yscale="log", xlabel=name, ylabel="share at least so high", xlim=(None, far * 1.03))
+        axes.set(
+            yscale="log", xlabel=name, ylabel="share at least so high", xlim=(None, far * 1.03)
+        )
         axes.set_ylim(least / 2, 1.3)
         _plain_log(axes, "y")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.12f}".rstrip("0").rstrip(".")))
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda v, _: f"{v:.12f}".rstrip("0").rstrip("."))
+        )
         axes.legend(loc="best", fontsize=10)
         return _svg(figure, "survival")
 

@@ -112,8 +112,8 @@ def rates(q: float) -> list[float]:
 def _arithmetic(page: Page) -> Parts:
     v = page.value
     return [
-        "What ranks can show: the smallest p among K control patients is 1/(K + 1), so k guaranteed "
-        "findings need 1/(K + 1) \u2264 k q/M. Here K = ", v("images.control_patients"), ", M = ",
+        "What ranks can show: the smallest p among K control patients is 1/(K + 1), so k "
+        "guaranteed findings need 1/(K + 1) \u2264 k q/M. Here K = ", v("images.control_patients"), ", M = ",
         v("images.tested"), ", q = ", v("settings.q", "q"), ": at least ",
         v("images.findings_needed"), " images must be found at once", *_too_many(page),
         "; a single one needs ", v("images.controls_needed"), " control patients.",
@@ -145,7 +145,8 @@ def risk(page: Page) -> list[Any]:
     if page.has("images.findings_needed"):
         about += ["k guaranteed findings need 1/(K + 1) \u2264 k q/M: with ",
                   v("images.control_patients"), " control patients at least ",
-                  v("images.findings_needed"), " images at once", *_too_many(page), "; one image alone needs ",
+                  v("images.findings_needed"), " images at once", *_too_many(page),
+                  "; one image alone needs ",
                   v("images.controls_needed"), " control patients. "]  # fmt: skip
     about += _tested(page)
     if not lines:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fingerprint.report import (
-    classes,
     card,
+    classes,
     curves,
     decision,
     evidence,

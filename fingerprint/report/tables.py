@@ -209,10 +209,15 @@ def methods(page: Page) -> list[Any]:
         ]
     if page.has("images.effective"):
         text += [
-            " Every image is compared with controls by ", v("images.score", "text"), ": p by ranks, "
+            " Every image is compared with controls by ",
+            v("images.score", "text"),
+            ": p by ranks, "
             "weighted by control patient; beyond the largest controls a generalised Pareto tail, "
             "at the upper end of resampled control patients. Lists by ",
-            v("images.method", "text"), " at q = ", v("settings.q", "q"), "."
+            v("images.method", "text"),
+            " at q = ",
+            v("settings.q", "q"),
+            ".",
         ]
     return [Prose(text), Items([[reference] for reference in REFERENCES])]
 
