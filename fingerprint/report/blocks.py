@@ -291,7 +291,7 @@ WRITE = {
     "sizes": _sizes,
     "p": _p,
     "q": lambda x: f"{x:g}",
-    "percent": lambda x: f"{100 * x:.1f} %",
+    "percent": lambda x: f"{100 * x:.1f}\u00a0%",
     "few": _few,
     "list": lambda x: LIST_NAME.get(x, str(x)),
 }
