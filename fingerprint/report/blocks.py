@@ -59,16 +59,8 @@ class Table:
 class Explorer:
     """The images that are found at a rate q, which a script lets the reader choose.
 
-    Attributes
-    ----------
-    counts : sequence of (list, label, Value)
-        How many are found per list at the q of the run.
-    rows : sequence of (found, list, cells)
-        The most extreme images; those that are not `near` are hidden at the q of the run.
-    near : int
-        Rows that are shown at the q of the run.
-    data : str
-        JSON for the script: p of the images, the number of tests, the steps of q.
+    `counts`: (list, label, number found) at the q of the run. `rows`: the most extreme images, of
+    which the first `near` are shown at that q. `data`: JSON for the script, no text from outside.
     """
 
     q: Value
@@ -299,7 +291,7 @@ WRITE = {
     "sizes": _sizes,
     "p": _p,
     "q": lambda x: f"{x:g}",
-    "percent": lambda x: f"{100 * x:.1f} %",
+    "percent": lambda x: f"{100 * x:.1f}\u00a0%",
     "few": _few,
     "list": lambda x: LIST_NAME.get(x, str(x)),
 }

@@ -20,7 +20,8 @@ def decision(page: Page) -> list[Any]:
         rows += [_copies(page), _patients(page), _set(page), _membership()]
     q: Parts = ["Each list and each level is held to false-discovery rate ",
                 page.value("settings.q", "q"), " by itself. Without any copying, a run has a "
-                "finding somewhere with a chance of at most the sum over the levels that ran. "
+                "finding somewhere with a chance of at most the sum over the lists and levels "
+                "that ran; for the tail model, as far as the model holds. "
                 "What is found rests on the controls being like the patients of the corpus: same "
                 "scanners, regions, sex and age, and never used for training."]  # fmt: skip
     return [Table([], COLUMNS, rows, text=True), *([] if page.itself else [Prose(q)])]

@@ -155,7 +155,8 @@ def _images(page: Page) -> Parts:
         return ["Not decided: ", page.reason("images.found"), "."]
     if page.findings["images.found"]:
         return [v("images.found"), " of ", v("images.tested"), " images ", *q_of(page), ": ",
-                *listed, ". Identical ones are counted here too. ", *_limit(page), *tail]  # fmt: skip
+                *listed, ". Identical ones are counted here too. ", *_limit(page),
+                *tail]  # fmt: skip
     return [*none_found(page), ". On the lists: ", *listed, ".", *tail, *_no_limit(page)]
 
 

@@ -80,8 +80,8 @@ def _note(page: Page, listed: int) -> Parts:
     ]
     if listed < page.findings["images.tested"]:
         out += [f"The page holds p of the {listed:,} most extreme of ", page.value("images.tested"),
-                " images; those of the others are larger, so the lists are the same as over all "
-                "until every image here is found. "]  # fmt: skip
+                " images; p of the others are larger, so the lists are those over all images "
+                "until every image here is found (ranks: where they order images as p does). "]  # fmt: skip
     return [*out, "A p is no chance that an image is a copy: it says how rare such a score is "
             "among strangers."]  # fmt: skip
 
@@ -112,9 +112,9 @@ def rates(q: float) -> list[float]:
 def _arithmetic(page: Page) -> Parts:
     v = page.value
     return [
-        "What ranks can show: the smallest p among K control patients is 1/(K + 1), so k guaranteed "
-        "findings need 1/(K + 1) \u2264 k q/M. Here K = ", v("images.control_patients"), ", M = ",
-        v("images.tested"), ", q = ", v("settings.q", "q"), ": at least ",
+        "What ranks can show: the smallest p among K control patients is 1/(K + 1), so k "
+        "guaranteed findings need 1/(K + 1) \u2264 k q/M. Here K = ",
+        v("images.control_patients"), ", M = ", v("images.tested"), ", q = ", v("settings.q", "q"), ": at least ",
         v("images.findings_needed"), " images must be found at once", *_too_many(page),
         "; a single one needs ", v("images.controls_needed"), " control patients.",
     ]  # fmt: skip
@@ -145,7 +145,8 @@ def risk(page: Page) -> list[Any]:
     if page.has("images.findings_needed"):
         about += ["k guaranteed findings need 1/(K + 1) \u2264 k q/M: with ",
                   v("images.control_patients"), " control patients at least ",
-                  v("images.findings_needed"), " images at once", *_too_many(page), "; one image alone needs ",
+                  v("images.findings_needed"), " images at once", *_too_many(page),
+                  "; one image alone needs ",
                   v("images.controls_needed"), " control patients. "]  # fmt: skip
     about += _tested(page)
     if not lines:

@@ -38,8 +38,8 @@ def null(page: Page) -> list[Any]:
         "A p says how often strangers score so high.",
     ]
     chart = _survival(page)
-    note = ["Intraclass correlation: how alike slices of one control patient score; the higher, the "
-            "less p over slices says below 1/K. p by ranks weighs every patient the same "
+    note = ["Intraclass correlation: how alike slices of one control patient score; the higher, "
+            "the less p over slices says below 1/K. p by ranks weighs every patient the same "
             "and holds at any."]  # fmt: skip
     table = Table(["Behind every p"], ("", "This run"), [*_controls(page), *_tail(page)], note,
                   beside=chart is not None)  # fmt: skip
@@ -109,7 +109,8 @@ def _survival(page: Page) -> Chart | None:
     caption: Parts = ["Share of images that score at least so high, log scale. "]
     if tail:
         caption.append("Dotted: the tail fitted to the controls above the thin line; p of an image "
-                       "is read off it, at the upper end of what resampled controls give. ")  # fmt: skip
+                       "is read off it, at the upper end of what resampled controls "
+                       "give. ")  # fmt: skip
     caption.append("Generated images far to the right of the controls are what is listed; a curve "
                    "that lies on that of the controls is what strangers look like.")  # fmt: skip
     return Chart(

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fingerprint.report import (
-    classes,
     card,
+    classes,
     curves,
     decision,
+    distances,
     evidence,
     found,
     limits,
@@ -55,6 +56,7 @@ SECTIONS = (
     Section("side", "Control, baseline, main", sides.sides, sides.no_sides),
     Section("null", "What p rests on", rests.null, rests.no_null),
     Section("set", "The whole set", rests.whole, rests.no_set),
+    Section("distances", "Distances of whole sets", distances.distances, distances.no_distances),
     Section("tested", "What was tested, and what was not", page.tested),
     Section("identical", "Identical images", evidence.identical, not_finished("identical.list")),
     Section("matrix", "Every image against every patient", evidence.matrix, evidence.no_matrix),

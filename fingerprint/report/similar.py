@@ -52,8 +52,8 @@ def pairs(page: Page) -> list[Any]:
     if page.posed:
         about += [
             f"Identical images come first, then the order is by r of the {page.image} image at "
-            "best pose. It is an order to look at, not a list of copies: this version does not "
-            "decide which of them are more similar than strangers are. "
+            "best pose. It is an order to look at, not a list of copies: which are more similar "
+            "than strangers are stands under Findings. "
         ]
     about += [
         "Patients are pseudonyms: whoever holds the key turns them back with fingerprint locate. ",
