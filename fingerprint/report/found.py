@@ -114,7 +114,8 @@ def _arithmetic(page: Page) -> Parts:
     return [
         "What ranks can show: the smallest p among K control patients is 1/(K + 1), so k "
         "guaranteed findings need 1/(K + 1) \u2264 k q/M. Here K = ",
-        v("images.control_patients"), ", M = ", v("images.tested"), ", q = ", v("settings.q", "q"), ": at least ",
+        v("images.control_patients"), ", M = ", v("images.tested"),
+        ", q = ", v("settings.q", "q"), ": at least ",
         v("images.findings_needed"), " images must be found at once", *_too_many(page),
         "; a single one needs ", v("images.controls_needed"), " control patients.",
     ]  # fmt: skip
