@@ -221,6 +221,12 @@ class Tail:
             return np.asarray(self.share * np.exp(-far), np.float64)
         return np.asarray(self.share * (1 + self.xi * far) ** (-1 / self.xi), np.float64)
 
+    def reach(self, p: float) -> float:
+        """Return the score at which the tail has come down to `p`."""
+        if self.xi < 1e-9:
+            return self.start + self.sigma * float(np.log(self.share / p))
+        return self.start + self.sigma / self.xi * float((self.share / p) ** self.xi - 1)
+
 
 def fitted_tail(score: Floats) -> Tail | None:
     """Fit the exceedances over the 90 % quantile by probability-weighted moments.

@@ -41,6 +41,9 @@ class Bar:
     first: float
 
 
+LOWEST = 1e-6  # p down to which a tail is drawn
+
+
 def limits(kinds: Mapping[str, Sequence[Bar]]) -> str:
     """Draw a bar for each strength of each kind, easiest first: the share that was found."""
     bars = sum(len(of_kind) for of_kind in kinds.values())
@@ -74,7 +77,8 @@ def survival(scores: Mapping[str, Floats], tail: Tail | None, name: str) -> str:
     scores : mapping
         Set -> scores, finite.
     tail : Tail, optional
-        As it was fitted to the controls: drawn from its threshold as far as any image reaches.
+        As it was fitted to the controls: drawn from its threshold down to `LOWEST`. Images beyond
+        that are as sure as any: how many there are is written at the edge.
     name : str
         Of the score.
     """
@@ -83,6 +87,7 @@ def survival(scores: Mapping[str, Floats], tail: Tail | None, name: str) -> str:
         far = max(float(s.max()) for s in scores.values())
         least = min(1 / len(s) for s in scores.values())
         if tail is not None:
+            far = min(far, tail.reach(LOWEST))
             s = np.linspace(tail.start, max(far, tail.start + 1e-6) * 1.02, 200)
             p = tail.p(s)
             axes.plot(s, p, color=INK, linewidth=1.2, linestyle=(0, (1, 1.4)),
@@ -103,6 +108,10 @@ def survival(scores: Mapping[str, Floats], tail: Tail | None, name: str) -> str:
         axes.yaxis.set_major_formatter(
             FuncFormatter(lambda v, _: f"{v:.12f}".rstrip("0").rstrip("."))
         )
+        beyond = sum(int((values > far * 1.03).sum()) for values in scores.values())
+        if beyond:
+            axes.text(0.99, 0.02, f"{beyond:,} images further right", transform=axes.transAxes,
+                      ha="right", fontsize=9.5)  # fmt: skip
         axes.legend(loc="best", fontsize=10)
         return _svg(figure, "survival")
 
