@@ -19,7 +19,7 @@ UNITS = {
     "noise": "noise of SD {} grey levels",
     "blur": "blur of sigma {} px",
     "gamma": "gamma {}",
-    "pose": "moved at {} of 15\u00b0, 10 %, 40 px",
+    "pose": "moved by {} of 15\u00b0, 10 %, 40 px",
     "elastic": "bent by {} px",
     "tile": "{} of the area",
     "blend": "{} of the mixture",

@@ -81,8 +81,8 @@ def _note(page: Page, listed: int) -> Parts:
     if listed < page.findings["images.tested"]:
         out += [f"The page holds p of the {listed:,} most extreme of ", page.value("images.tested"),
                 " images; p of the others are larger, so the lists are those over all images "
-                "until every image here is found (ranks: where they order images as p does). "
-        ]  # fmt: skip
+                "until every image here is found (ranks: where they order images as p does). ",
+                ]  # fmt: skip
     return [*out, "A p is no chance that an image is a copy: it says how rare such a score is "
             "among strangers."]  # fmt: skip
 

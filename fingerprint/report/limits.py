@@ -54,7 +54,7 @@ def _shares(page: Page, kind: str) -> list[drawn.Bar]:
 
 def _short(words: str) -> str:
     """Return the strength without what all strengths of its kind say."""
-    for part in (" of 15\u00b0, 10 %, 40 px", "moved at ", "noise of ", "blur of ", "bent by "):
+    for part in (" of 15\u00b0, 10 %, 40 px", "moved by ", "noise of ", "blur of ", "bent by "):
         words = words.replace(part, "")
     return words.replace(" grey levels", "")
 
