@@ -15,15 +15,11 @@ from scipy.stats import beta
 
 RESAMPLES = 2000
 LEVEL = 0.95
+CELLS = 4_000_000  # counts of resamples and clusters in memory
 LEAST_CLUSTERS = 5  # fewer give an interval that means nothing
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats, Floats], float]
-
-
-def mean_of(values: Floats, weight: Floats) -> float:
-    """Return the mean of values, each counted `weight` times."""
-    return float(values @ weight / weight.sum())
 
 
 def cluster_bootstrap(
@@ -31,7 +27,7 @@ def cluster_bootstrap(
     cluster: NDArray[Any],
     *,
     seed: int,
-    statistic: Statistic = mean_of,
+    statistic: Statistic | None = None,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> tuple[float, float]:
@@ -44,7 +40,7 @@ def cluster_bootstrap(
     cluster : shape (n,)
         Patient of each value, or its cluster of duplicates.
     statistic : callable
-        Of values and how often each was drawn; the mean by default.
+        Of values and how often each was drawn; None: their mean, for all resamples at once.
 
     Returns
     -------
@@ -60,12 +56,31 @@ def cluster_bootstrap(
     if n < LEAST_CLUSTERS:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    drawn = np.empty(resamples)
-    for b in range(resamples):
-        times = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
-        drawn[b] = statistic(values, times[of])
+    if statistic is None:
+        drawn = np.concatenate([_means(values, of, rng, b) for b in _parts(resamples, n)])
+    else:
+        drawn = np.array([statistic(values, _times(rng, n, 1)[0][of]) for _ in range(resamples)])
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _times(rng: np.random.Generator, n: int, resamples: int) -> Floats:
+    """Return how often each of n clusters is drawn, float64 (resamples, n)."""
+    return rng.multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)
+
+
+def _means(
+    values: Floats, of: NDArray[np.int64], rng: np.random.Generator, resamples: int
+) -> Floats:
+    sizes = np.bincount(of).astype(np.float64)
+    times = _times(rng, len(sizes), resamples)
+    return np.asarray(times @ np.bincount(of, values) / (times @ sizes), np.float64)
+
+
+def _parts(resamples: int, n: int) -> list[int]:
+    """Cut resamples so that one part takes little memory."""
+    step = max(1, CELLS // n)
+    return [min(step, resamples - first) for first in range(0, resamples, step)]
 
 
 def clopper_pearson(found: int, n: int, level: float = LEVEL) -> tuple[float, float]:
