@@ -85,6 +85,7 @@ def survival(scores: Mapping[str, Floats], tail: Tail | None, name: str) -> str:
     with mpl.rc_context(RC):
         figure, axes = _figure()
         far = max(float(s.max()) for s in scores.values())
+        low = min(float(s.min()) for s in scores.values())
         least = min(1 / len(s) for s in scores.values())
         if tail is not None:
             far = min(far, tail.reach(LOWEST))
@@ -100,9 +101,7 @@ def survival(scores: Mapping[str, Floats], tail: Tail | None, name: str) -> str:
             few = np.union1d(_spread(len(x)), np.arange(max(0, len(x) - 200), len(x)))
             axes.plot(x[few], at_least[few], drawstyle="steps-pre",
                       label=f"{NAME[query_set]} (n = {len(x):,})", **STYLE[query_set])  # fmt: skip
-        axes.set(
-            yscale="log", xlabel=name, ylabel="share at least so high", xlim=(None, far * 1.03)
-        )
+        axes.set(yscale="log", xlabel=name, ylabel="share at least so high", xlim=(low, far * 1.03))
         axes.set_ylim(least / 2, 1.3)
         _plain_log(axes, "y")
         axes.yaxis.set_major_formatter(

@@ -111,10 +111,10 @@ def _survival(page: Page) -> Chart | None:
         caption.append("Dotted: the tail fitted to the controls above the thin line; p of an image "
                        "is read off it, at the upper end of what resampled controls "
                        "give. ")  # fmt: skip
-    if tail and page.findings.get("images.own_region"):
+    if tail and page.findings.get("images.own_tail"):
         caption.append(
-            "This one is of all controls; an image that is compared within its own region "
-            "has the tail of that region. "
+            "This one is of all controls; an image whose region has enough of them has the tail "
+            "of its own region. "
         )
     caption.append("Generated images far to the right of the controls are what is listed; a curve "
                    "that lies on that of the controls is what strangers look like.")  # fmt: skip
