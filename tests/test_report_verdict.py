@@ -246,14 +246,14 @@ def test_comparisons_are_those_of_the_scores() -> None:
                 "query_set": ("query", ["generated"] * len(r)), "patient": held.patient[30:]},
     )  # fmt: skip
     out = side_by_side.compared(told, matrix, "highpass")
-    control = told.table[told.table["query_set"] == "control"]["s_gap"]
+    control = told.table[told.table["query_set"] == "control"]["s_excess"]
     least = np.quantile(control, 0.95)
     assert out["side.quantile"] == pytest.approx(least)
-    assert out["side.main.above"] == pytest.approx((tested["s_gap"] > least).mean())
+    assert out["side.main.above"] == pytest.approx((tested["s_excess"] > least).mean())
     assert out["side.control.above"] == pytest.approx(0.05, abs=0.003)
     assert out["side.baseline.r"] == pytest.approx(r.max(1).mean())
-    assert out["side.main.s_gap"] > 1.3 * out["side.baseline.s_gap"]  # copies stand apart
-    assert out["side.main.s_gap.low"] < out["side.main.s_gap"] < out["side.main.s_gap.high"]
+    assert out["side.main.s_excess"] > 1.3 * out["side.baseline.s_excess"]  # copies stand apart
+    assert out["side.main.s_excess.low"] < out["side.main.s_excess"] < out["side.main.s_excess.high"]
 
 
 def test_without_held_out_patients_the_baseline_says_so() -> None:
