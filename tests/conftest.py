@@ -14,7 +14,8 @@ from fingerprint.corpus.identity import Key
 # is walked, in a tenth of the time; what registers more says so
 os.environ.setdefault("FINGERPRINT_REGISTER_PATIENTS", "2")
 os.environ.setdefault("FINGERPRINT_ELASTIC_PATIENTS", "1")
-# and plants no copies: what is about canaries says how many
+# has twelve controls, and plants no copies: what is about controls or canaries says how many
+os.environ.setdefault("FINGERPRINT_CONTROLS", "12")
 os.environ.setdefault("FINGERPRINT_CANARIES", "0")
 
 

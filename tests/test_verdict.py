@@ -28,7 +28,7 @@ KNOBS = {
     "shift_px": 16,
 }
 COPIES = 4
-QUICK = {"pose": False, "register_patients": 0}
+QUICK = {"pose": False, "register_patients": 0, "controls": 240}
 
 
 def audited(folder: Path, out: Path, *, given: bool = True, **knobs: object) -> Run:
