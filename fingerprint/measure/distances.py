@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage, stats
 
 from fingerprint.measure import attribution, frechet, kid, pixel_features
 from fingerprint.measure.entries import Findings, entries, entry
@@ -56,6 +57,9 @@ class Sets:
 def measured(sets: Sets, seed: int) -> Findings:
     """Return both distances on both kinds of features, generated and control from real."""
     out: Findings = {"distance.n": sets.n}
+    both = [sets.images[who] for who in ("generated", "control") if who in sets.images]
+    overlap = energy_overlap(*both) if len(both) == 2 else None
+    out |= entry("images.energy_overlap", overlap, NO_FLOOR)
     for name, of in FEATURES.items():
         try:
             k = pixel_features.components(sets.n)
@@ -69,6 +73,25 @@ def measured(sets: Sets, seed: int) -> Findings:
         out |= _pair(f"distance.{name}", projected, sets, seed)
         out[f"distance.{name}.components"] = projected["real"].shape[1]
     return out
+
+
+def energy_overlap(images: Images, others: Images) -> float:
+    """Return how far two sets overlap in high-frequency energy: 1 as one, 0 apart.
+
+    One less the largest difference of their distribution functions (Kolmogorov-Smirnov) of the SD
+    of each image less its Gaussian blur (sigma: a 64th of the side). Controls that are sharper or
+    noisier than what they judge are not exchangeable with it (METHOD.md, section 3.0).
+
+    Parameters
+    ----------
+    images, others : uint8, shape (n, side, side)
+    """
+    sigma = images.shape[1] / 64
+    sd = [
+        [float((x - ndimage.gaussian_filter(x, sigma)).std()) for x in each.astype(np.float64)]
+        for each in (images, others)
+    ]
+    return 1 - float(stats.ks_2samp(*sd).statistic)
 
 
 def _pair(key: str, features: Mapping[str, Floats], sets: Sets, seed: int) -> Findings:

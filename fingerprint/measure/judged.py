@@ -103,10 +103,11 @@ def scored(matrix: xr.Dataset, image: str | None, asked: Score) -> Scored:
     return Scored(of, np.concatenate(best), name, ks["s_excess"])
 
 
-def differences(real: xr.Dataset, control: xr.Dataset | None) -> Floats:
+def differences(real: xr.Dataset, control: xr.Dataset | None, left_out: Labels) -> Floats:
     """Return D of every query, best z over T less best over H, equal slices per patient; float64.
 
-    NaN for canaries and where there are no held-out patients. A control leaves its own out.
+    NaN for canaries and where there are no held-out patients. A control leaves its own out, and
+    held-out patients that leak (`left_out`) count for nobody.
     """
     out = np.full(real.sizes["query"], np.nan)
     stage = stage_of_all(real)
@@ -114,9 +115,10 @@ def differences(real: xr.Dataset, control: xr.Dataset | None) -> Floats:
         return out
     names = {str(name): row for row, name in enumerate(real["query"].values)}
     at = np.array([names[str(name)] for name in control["query"].values])
-    out[at] = _best_capped(control, stage)
+    kept = ~np.isin(control["patient"].values.astype(object), left_out)
+    out[at] = _best_capped(control, stage, kept)
     with np.errstate(invalid="ignore"):
-        return _best_capped(real, stage) - out
+        return _best_capped(real, stage, np.ones(real.sizes["patient"], bool)) - out
 
 
 def stage_of_all(matrix: xr.Dataset) -> str:
@@ -124,8 +126,8 @@ def stage_of_all(matrix: xr.Dataset) -> str:
     return "screen" if rows.has_stage(matrix, "screen") else "raw"
 
 
-def _best_capped(matrix: xr.Dataset, stage: str) -> Floats:
-    parts = [null.s_r(z_of_all(band, stage)) for band in rows.bands(matrix)]
+def _best_capped(matrix: xr.Dataset, stage: str, kept: NDArray[np.bool_]) -> Floats:
+    parts = [null.s_r(z_of_all(band, stage)[:, kept]) for band in rows.bands(matrix)]
     return np.concatenate([np.empty(0), *parts])
 
 

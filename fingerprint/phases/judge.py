@@ -46,7 +46,7 @@ def finish(job: AuditJob, values: Iterator[Values]) -> None:
         real,
         scores,
         asked,
-        judged.differences(real, control),
+        judged.differences(real, control, np.array(left_out, object)),
         judged.repeated(real, control, generated, s.image),
         left_out=np.array(left_out, object),
         q=s.q,

@@ -62,6 +62,7 @@ def _controls(page: Page) -> list[list[Any]]:
         ["control patients left out, because they leak", v("images.left_out_patients")],
         ["images ranked within their own region, the others across all", region],
         ["images whose tail is of their own region", own_tail],
+        ["overlap of high-frequency energy with controls", v("images.energy_overlap", "share")],
         ["intraclass correlation of control scores", v("images.intraclass", "share")],
         ["rule", v("images.method", "text")],
     ]
