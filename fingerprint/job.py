@@ -235,7 +235,7 @@ def _document(job: AuditJob) -> dict[str, Any]:
         "format": list(FORMAT),
         "run": ledger.digest_of({"inputs": digests, "settings": decides}),
         "status": "running",
-        "settings": job.settings.model_dump(mode="json"),
+        "settings": _named(job.settings),
         "inputs": inputs | {"controls": inputs.get("controls")},
         "versions": _versions(),
         "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
@@ -245,6 +245,12 @@ def _document(job: AuditJob) -> dict[str, Any]:
         "notes": [],
         "phases": {},
     }
+
+
+def _named(settings: Settings) -> dict[str, Any]:
+    """Return the settings as they are kept: of a file of weights its name, not where it lies."""
+    known = settings.model_dump(mode="json")
+    return known | {"weights": settings.weights and settings.weights.name}
 
 
 def _input(out: Path, corpus: store.Corpus) -> dict[str, Any]:

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from corpora import make_corpus
 from verdict_world import make_world, slices_of
 
 from fingerprint.corpus import seal, store
 from fingerprint.job import BEFORE, audit_job
+from fingerprint.ledger import digest_of_file
+from fingerprint.models.encoders import ENCODERS
 from fingerprint.run import Run, open_run, run_audit
 from fingerprint.settings import Settings
 from fingerprint.verify import verify
@@ -300,6 +303,22 @@ def test_a_constant_image_has_no_p_and_is_not_counted(small: Path) -> None:
     f = finished(small / "flat", canaries=1).findings
     assert f["images.tested"] == 5
     assert f["limit.level"] == pytest.approx(0.05 / 5)
+
+
+def test_weights_that_are_given_are_named_and_too_few_images_have_no_fid(small: Path) -> None:
+    network = ENCODERS["mobilenet_v3_small"].build()
+    torch.save(network.state_dict(), small / "mine.pth")
+    digest = digest_of_file(small / "mine.pth")
+    knobs = {"encoder": "mobilenet_v3_small", "weights": small / "mine.pth"}
+    with pytest.raises(ValueError, match=digest):
+        finished(small, **knobs)  # neither published nor pinned
+    (small / "out").rename(small / "refused")
+    run = finished(small, **knobs, weights_sha256=digest)
+    f = run.findings
+    assert f["fid.value"] is None
+    assert "1,025" in f["fid.value.reason"] or "1025" in f["fid.value.reason"]
+    assert f["fid.with.sha256"] == digest
+    assert str(small) not in (run.out / "findings.json").read_text()
 
 
 def test_killed_while_canaries_are_sealed_it_plants_the_same_ones(

@@ -12,6 +12,7 @@ from fingerprint.corpus.store import Corpus
 from fingerprint.job import AuditJob
 from fingerprint.ledger import Values
 from fingerprint.measure import hygiene as measured
+from fingerprint.models import encoders
 from fingerprint.phases import hygiene
 from fingerprint.search import blocks
 
@@ -22,6 +23,8 @@ SAMPLE = 240  # generated images that are compared in eight orientations
 def finish(job: AuditJob, values: Iterator[Values]) -> None:
     del values
     real, generated = job.corpora["real"], job.corpora["generated"]
+    if job.settings.weights:  # refused now, not after the search
+        encoders.load(job.settings.encoder, job.settings.weights, job.settings.weights_sha256)
     if job.given:
         hygiene.judge(job, measured.certain(real, job.corpora["controls"]), suspected=False)
     for role, corpus in job.corpora.items():
