@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test test-slow test-gpu check format bench bench-peers bench-register bench-encoders pose-study server browser clean
+.PHONY: help setup demo test test-slow test-gpu check format bench bench-peers bench-register bench-encoders pose-study calibration-study server browser clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ bench-encoders: setup ## our networks against torchvision, pytorch-fid and timm 
 
 pose-study: setup ## docs/pose.md again, from the real CT that FINGERPRINT_DATA names (20 minutes)
 	$(BIN)/python tests/bench/pose_study.py docs/pose.md
+
+calibration-study: setup ## docs/calibration.md again, from the real CT that FINGERPRINT_DATA names (10 minutes)
+	$(BIN)/python tests/bench/calibration_study.py docs/calibration.md
 
 server: setup ## a Prefect server on loopback for scheduled runs (deploy/README.md)
 	$(BIN)/prefect server start --host 127.0.0.1

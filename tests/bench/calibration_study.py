@@ -35,7 +35,7 @@ from fingerprint.search.draw import spread  # noqa: E402
 from flows import chain  # noqa: E402
 
 COMMAND = "python tests/bench/calibration_study.py docs/calibration.md"
-SEEDS, IMAGES, TRAINED, CONTROLS, Q = 200, 60, 40, 240, 0.05
+SEEDS, IMAGES, TRAINED, CONTROLS, Q = 60, 60, 40, 240, 0.05
 KINDS = {
     "exact": ("exact", 0.0),
     "noise, SD 8 grey levels": ("noise", 8.0),
