@@ -38,7 +38,7 @@ SCORES: dict[str, Callable[[Floats, int], Floats]] = {
     "s_r": lambda z, k: null.s_r(z),
 }
 REPEATED = 0.5  # of the images: if fewer are effective, lists hold under any dependence (BY)
-CELLS = 50_000_000  # z in memory where all patients of all queries are needed
+CELLS = 10_000_000  # z in memory where all patients of all queries are needed
 
 
 @dataclass(frozen=True)
