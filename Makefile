@@ -21,8 +21,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## forty synthetic patients, planted copies, one audit: prints where the report is
 	$(BIN)/fingerprint demo demo
 
+# two processes, a file in one of them: most of a test is one process that waits for disks and children
 test: setup browser ## the tests that need no GPU and no hour
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable
 
 test-slow: setup browser ## the same and the slow ones (real CT, many kills): FINGERPRINT_DATA names the data
 	$(BIN)/python -m pytest --runslow

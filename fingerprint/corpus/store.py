@@ -216,7 +216,22 @@ class Corpus:
                 )
 
     def label(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
-        """Return one label of every slice, or of some `rows`; only their chunks are read."""
+        """Return one label of every slice, or of some `rows`; only their chunks are read.
+
+        Labels of all slices of a corpus that is not large are read once, and must not be written.
+        """
+        if rows == slice(None) and self.n <= ROWS:
+            if name not in self._labels:
+                self._labels[name] = self._read_label(name, rows)
+                self._labels[name].flags.writeable = False
+            return self._labels[name]
+        return self._read_label(name, rows)
+
+    @cached_property
+    def _labels(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    def _read_label(self, name: str, rows: slice) -> NDArray[Any]:
         self.require(name)
         first, last, _ = rows.indices(self.n)
         for k in range(first // ROWS, -(-last // ROWS)):
