@@ -136,7 +136,7 @@ def test_a_run_that_finds_copies_ends_completed_named_so(api, copied):
     known = api.read_flow_run(state.state_details.flow_run_id)
     assert known.state.type.value == "COMPLETED"
     assert known.state.name == "CopiesFound"
-    assert known.state.message == "1 identical images"
+    assert known.state.message == "something was found: identical"
 
 
 def test_a_run_that_finds_nothing_ends_completed(api, sets, tmp_path):

@@ -159,7 +159,7 @@ def test_totals_are_sums(sets):
 
 
 def test_numbers_stand_for_corpora(sets):
-    told = forecast.of_audit("1002012", "240", None, Settings(workers=2, pose=False))
+    told = forecast.of_audit("1002012", "240", None, Settings(controls=240, workers=2, pose=False))
     assert told["slices.real"] == 1_002_012
     assert told["patients.real"] == -(-1_002_012 // 118)
     assert told["queries.generated"] == told["queries.control"] == 240
