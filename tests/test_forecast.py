@@ -208,7 +208,7 @@ def test_a_run_that_does_not_fit_into_the_memory_is_2_and_names_the_knob(pair, c
 
 
 def test_a_matrix_beyond_its_cap_is_refused():
-    s = Settings(keep_matrix=True, keep_matrix_gib=1.0, pose=False)
+    s = Settings(keep_matrix=True, keep_matrix_gib=1.0, pose=False, controls=240)
     with pytest.raises(ValueError, match="keep_matrix_gib"):
         forecast.of_audit("1002012", "240", None, s)
     told = forecast.of_audit("100000", "240", None, s)
