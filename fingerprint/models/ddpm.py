@@ -1,0 +1,118 @@
+"""A denoising diffusion model of grey slices (METHOD.md, section 1.1, row "generators").
+
+Trained to predict the noise at one of T = 1000 levels, linear beta from 1e-4 to 0.02 (Ho, Jain &
+Abbeel 2020); sampled with DDIM, eta 0 (Song, Meng & Ermon 2021). Paper 000 states neither network
+nor size. Images are not mirrored in training: a mirrored copy would not be found as a copy.
+
+The network for 256 px is that of Ho et al., whose width is 128; with fewer pixels,
+fewer sides (multiples of 8 between these: as halving them goes):
+
+    px     sides                      channels / width    layers a side
+    32     32 16 8                    1 2 4               1
+    64     64 32 16 8                 1 1 2 4             1
+    128    128 64 32 16 8             1 1 2 2 4           2
+    256    256 128 64 32 16 8         1 1 2 2 4 4         2
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fingerprint.models.learner import Learner, first_weights
+from fingerprint.models.recipe import Recipe, T, chance
+
+BETAS = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
+LOWEST_PX = 8
+ATTENTION_PX = 16  # and below: its cost grows with the fourth power of the side
+TWO_LAYERS_PX = 128  # and above
+MOST_GRADIENT = 1.0  # norm
+
+
+def sides(px: int) -> list[int]:
+    """Return the sides at which a network for `px` works: halved while even and at least 8 px."""
+    out = [px]
+    while out[-1] % 2 == 0 and out[-1] // 2 >= LOWEST_PX:
+        out.append(out[-1] // 2)
+    return out
+
+
+def network(px: int, width: int) -> nn.Module:
+    """Build the U-Net: (B, 1, px, px) and levels (B,) -> an object whose `sample` is the noise."""
+    at = sides(px)
+    attends = [side <= ATTENTION_PX for side in at]
+    model: nn.Module = _diffusers().UNet2DModel(
+        sample_size=px,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=2 if px >= TWO_LAYERS_PX else 1,
+        block_out_channels=tuple(width * 2 ** (3 * i // len(at)) for i in range(len(at))),
+        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        attention_head_dim=width,
+        norm_num_groups=width // 4,  # 32 at the width of Ho et al.
+    )
+    return model
+
+
+def learner(recipe: Recipe, device: torch.device) -> Learner:
+    """Return the network with its first weights, and how it takes a step."""
+    with first_weights(recipe.seed):
+        model = network(recipe.px, recipe.width)
+    model.to(device).train()
+    adam = torch.optim.Adam(model.parameters(), recipe.learning_rate, fused=True)
+    schedule = _diffusers().DDPMScheduler(num_train_timesteps=T, **BETAS)
+    half = torch.autocast(
+        device.type, torch.bfloat16, enabled=recipe.half and device.type == "cuda"
+    )
+
+    def step(images: Tensor, k: int) -> Tensor:
+        levels, noise = _drawn(recipe.seed, k, images)
+        with half:
+            found = model(schedule.add_noise(images, noise, levels), levels).sample
+        loss = functional.mse_loss(found.float(), noise)
+        adam.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), MOST_GRADIENT)
+        adam.step()
+        return loss.detach()
+
+    return Learner(model, {"unet": model}, {"unet": adam}, step)
+
+
+def _drawn(seed: int, k: int, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw the levels (B,) and the noise of a step, on the CPU: the same whatever the device."""
+    rng = chance(seed, "step", k)
+    levels = torch.from_numpy(rng.integers(T, size=len(images)))
+    noise = torch.from_numpy(rng.standard_normal(tuple(images.shape), dtype=np.float32))
+    return levels.to(images.device), noise.to(images.device)
+
+
+def latent(recipe: Recipe, seed: int, number: int) -> NDArray[np.float32]:
+    """Draw what image `number` of a pool is made from, float32 (1, px, px)."""
+    rng = chance(seed, "pool", number)
+    return rng.standard_normal((1, recipe.px, recipe.px), dtype=np.float32)
+
+
+def made(model: nn.Module, recipe: Recipe, noise: Tensor) -> Tensor:
+    """Make images in [-1, 1] of noise, both float32 (B, 1, px, px), without chance."""
+    schedule = _diffusers().DDIMScheduler(num_train_timesteps=T, clip_sample=True, **BETAS)
+    schedule.set_timesteps(recipe.sample_steps)
+    for level in schedule.timesteps:
+        noise = schedule.step(model(noise, level).sample, level, noise, eta=0.0).prev_sample
+    return noise
+
+
+def _diffusers() -> Any:
+    try:
+        import diffusers  # noqa: PLC0415 - three seconds, and not needed without the study
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "a ddpm needs diffusers: pip install 'fingerprint[study]'"
+        ) from error
+    return diffusers
