@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fingerprint import ledger
 from fingerprint.corpus import store
@@ -63,23 +63,46 @@ PACKAGES = (
 
 
 @dataclass(frozen=True)
-class AuditJob:
-    """Which corpora are compared, with which settings, into which folder. Made by `audit_job`."""
+class OnDisk:
+    """A folder that a command works in, and the document in it that says how far it is."""
 
     out: Path
-    real: Path
-    generated: Path
-    controls: Path | None
-    settings: Settings
+
+    DOCUMENT: ClassVar[str] = "run.json"
 
     @property
     def ledger(self) -> Path:
         """The folder of finished shards."""
         return self.out / "ledger"
 
+    def read(self) -> dict[str, Any]:
+        """Return the document."""
+        return read_run(self.out, self.DOCUMENT)
+
+    def update(self, **changes: Any) -> None:
+        """Change the document in one rename."""
+        write_json(self.out / self.DOCUMENT, self.read() | changes)
+
+    def record(self, phase: str, planned: int, done: int) -> None:
+        """Note how many shards of a phase there are and how many are finished."""
+        phases = self.read()["phases"] | {phase: {"planned": planned, "done": done}}
+        self.update(phases=phases)
+
+
+@dataclass(frozen=True)
+class AuditJob(OnDisk):
+    """Which corpora are compared, with which settings, into which folder. Made by `audit_job`."""
+
+    real: Path
+    generated: Path
+    controls: Path | None
+    settings: Settings
+    positives: Path | None = None
+    name: str = ""  # of one of several, where a study makes them
+
     @cached_property
     def corpora(self) -> dict[str, store.Corpus]:
-        """The opened corpora by role; ``controls`` only if there is one."""
+        """The opened corpora by role; ``controls`` only if there are any."""
         paths = {"real": self.real, "generated": self.generated, "controls": self.controls}
         return {role: store.open_corpus(path) for role, path in paths.items() if path}
 
@@ -106,13 +129,18 @@ class AuditJob:
     @property
     def plants(self) -> bool:
         """Whether this run plants copies to find its detection limit."""
-        return self.settings.canaries > 0 and not self.itself
+        return (self.settings.canaries > 0 or self.positives is not None) and not self.itself
 
     @property
     def canaries(self) -> store.Corpus | None:
         """The planted copies, once they are made; None where there are none."""
         path = self.out / "corpora" / "canary"
         return store.open_corpus(path) if self.plants and store.is_corpus(path) else None
+
+    @cached_property
+    def sampled(self) -> store.Corpus | None:
+        """Images that a generator is known to have copied: planted as they are."""
+        return store.open_corpus(self.positives) if self.positives and self.plants else None
 
     @cached_property
     def against(self) -> list[Against]:
@@ -124,6 +152,7 @@ class AuditJob:
             corpora.get("controls"),
             self.canaries,
             self.settings,
+            self.sampled,
         )
 
     @cached_property
@@ -133,19 +162,6 @@ class AuditJob:
             return blocks.reference_of(self.corpora["real"], self.settings.capped_slices)[0]
         return self.against[0].reference
 
-    def read(self) -> dict[str, Any]:
-        """Return ``run.json``."""
-        return read_run(self.out)
-
-    def update(self, **changes: Any) -> None:
-        """Change ``run.json`` in one rename."""
-        write_json(self.out / "run.json", self.read() | changes)
-
-    def record(self, phase: str, planned: int, done: int) -> None:
-        """Note how many shards of a phase there are and how many are finished."""
-        phases = self.read()["phases"] | {phase: {"planned": planned, "done": done}}
-        self.update(phases=phases)
-
 
 def audit_job(
     real: Path,
@@ -154,12 +170,17 @@ def audit_job(
     out: Path,
     settings: Settings,
     *,
+    positives: Path | None = None,
+    name: str = "",
     update: bool = False,
 ) -> AuditJob:
     """Open or create the run in `out`.
 
     Parameters
     ----------
+    positives : Path, optional
+        A corpus of images that a generator copied from slices, planted among the canaries: each
+        has the patient of its slice, and as ``scan`` the token of that slice.
     update : bool
         If `out` holds another run, keep what that stated in ``OUT/before`` and make this one of
         its shards, as far as they are the same.
@@ -178,6 +199,8 @@ def audit_job(
         Path(generated).resolve(),
         controls and Path(controls).resolve(),
         settings,
+        positives and Path(positives).resolve(),
+        name,
     )
     _comparable(job.corpora)
     if job.itself and (job.controls or settings.sample or settings.keep_matrix):
@@ -199,7 +222,7 @@ def audit_job(
     return job
 
 
-def claim(out: Path) -> None:
+def claim(out: Path, name: str = "run.json") -> None:
     """Refuse to make a run in a folder that holds something else.
 
     Raises
@@ -207,7 +230,7 @@ def claim(out: Path) -> None:
     ValueError
     """
     ours = {"corpora", "ledger", "log.jsonl", ".lease"}
-    if (out / "run.json").exists() or not out.exists():
+    if (out / name).exists() or not out.exists():
         return
     if not out.is_dir() or any(p.name not in ours for p in out.iterdir()):
         raise ValueError(f"out: {out} holds something else than a run; choose another folder")
@@ -227,17 +250,23 @@ def _comparable(corpora: Mapping[str, store.Corpus]) -> None:
             raise ValueError(f"{role}: {corpus.path} holds no slice")
 
 
-def _document(job: AuditJob) -> dict[str, Any]:
-    inputs = {role: _input(job.out, corpus) for role, corpus in job.corpora.items()}
-    decides = job.settings.matters_to(*DECIDES)
+def digest_of_run(job: AuditJob) -> str:
+    """Return the name of a run: the digest of its inputs and of the settings that decide."""
     digests = {role: corpus.digest for role, corpus in job.corpora.items()}
+    if job.sampled:
+        digests["positives"] = job.sampled.digest
+    return ledger.digest_of({"inputs": digests, "settings": job.settings.matters_to(*DECIDES)})
+
+
+def _document(job: AuditJob) -> dict[str, Any]:
+    inputs = {role: input_of(job.out, corpus) for role, corpus in job.corpora.items()}
     return {
         "format": list(FORMAT),
-        "run": ledger.digest_of({"inputs": digests, "settings": decides}),
+        "run": digest_of_run(job),
         "status": "running",
-        "settings": _named(job.settings),
+        "settings": named(job.settings),
         "inputs": inputs | {"controls": inputs.get("controls")},
-        "versions": _versions(),
+        "versions": versions(),
         "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
         "seeds": {"seed": job.settings.seed},
         "started": now(),
@@ -247,13 +276,14 @@ def _document(job: AuditJob) -> dict[str, Any]:
     }
 
 
-def _named(settings: Settings) -> dict[str, Any]:
+def named(settings: Settings) -> dict[str, Any]:
     """Return the settings as they are kept: of a file of weights its name, not where it lies."""
     known = settings.model_dump(mode="json")
     return known | {"weights": settings.weights and settings.weights.name}
 
 
-def _input(out: Path, corpus: store.Corpus) -> dict[str, Any]:
+def input_of(out: Path, corpus: store.Corpus) -> dict[str, Any]:
+    """Return what a document says of a corpus: digest, place, number of slices and patients."""
     path = corpus.path.resolve()
     inside = path.is_relative_to(out.resolve())
     return {
@@ -290,8 +320,8 @@ def _same_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
     )
 
 
-def read_run(out: Path) -> dict[str, Any]:
-    """Read ``run.json`` of a run folder.
+def read_run(out: Path, name: str = "run.json") -> dict[str, Any]:
+    """Read the document of a run folder.
 
     Raises
     ------
@@ -299,12 +329,13 @@ def read_run(out: Path) -> dict[str, Any]:
         There is none, or it was made by a newer version; or it is not readable.
     """
     try:
-        document = json.loads((out / "run.json").read_bytes())
+        document = json.loads((out / name).read_bytes())
         major = document["format"][0]
     except FileNotFoundError as error:
-        raise ValueError(f"{out}: not a run (no run.json); make one with audit") from error
+        command = "audit" if name == "run.json" else "study"
+        raise ValueError(f"{out}: not a run (no {name}); make one with {command}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ledger.Damaged(f"{out.name}: run.json is not readable") from error
+        raise ledger.Damaged(f"{out.name}: {name} is not readable") from error
     if major > FORMAT[0]:
         raise ValueError(f"{out}: run format {major}; install fingerprint >= {major}.0")
     return dict(document)
@@ -321,7 +352,8 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide numbers."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

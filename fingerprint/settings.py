@@ -24,6 +24,7 @@ Orient = Literal[
 Image = Literal["raw", "body", "highpass"]
 Engine = Literal["torch", "simpleitk"]
 Score = Literal["excess", "gap", "r"]
+Generator = Literal["ddpm", "dcgan"]
 IMAGES: tuple[str, ...] = get_args(Image)  # score images, METHOD.md, section 3.0
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -134,11 +135,57 @@ class Settings(BaseSettings):
     sample: Positive | None = Field(None, description="draw this many generated images")
     seed: int = 20250123
 
+    # -- study: sets of slices, generators trained on them, and images that they make
+    sizes: Annotated[tuple[Positive, ...], NoDecode] = Field(
+        (6, 60, 600, 6_000, 60_000), description="slices in each training set"
+    )
+    ages: Annotated[tuple[int, int] | None, NoDecode] = Field(
+        None, description="complete years of every set, both included; none: any age"
+    )
+    ages_largest: Annotated[tuple[int, int] | None, NoDecode] = Field(
+        None, description="other ages for the largest set alone, as in paper 000"
+    )
+    balance_sex: bool = Field(True, description="exactly half of the slices of every set of women")
+    classes: Annotated[tuple[Literal["c1", "c2", "c3"], ...], NoDecode] = Field(
+        ("c1", "c2", "c3"), description="regions in equal parts; none: any slice"
+    )
+    nested: bool = Field(True, description="a smaller set lies within the next larger one")
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.3, description="share of the patients that nothing is trained on"
+    )
+    sets: Annotated[int, Field(ge=0, le=20)] = Field(
+        7, description="further training sets, each of other patients (paper 000, Fig. 4)"
+    )
+    set_size: Positive = Field(600, description="slices in each of them")
+    shrink: bool = Field(False, description="make sets smaller than asked where slices are few")
+    runs: Positive = Field(1, description="generators trained on each set, each of another seed")
+    generator: Generator = Field("ddpm", description="what is trained: ddpm or dcgan")
+    train_px: Annotated[int, Field(ge=32, le=256, multiple_of=32)] = Field(
+        64, description="side of the images it is trained on"
+    )
+    train_steps: Positive = Field(20_000, description="steps of its optimiser")
+    train_batch: Positive = Field(16, description="images in a step")
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    width: Positive = Field(64, description="channels of its first layer")
+    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.999, description="decay of the mean of weights that samples are drawn with; 0: none"
+    )
+    half: bool = Field(True, description="train in mixed precision where there is a GPU")
+    snapshots: Annotated[int, Field(ge=0, le=20)] = Field(
+        5, description="earlier states that are kept, to see when copying begins"
+    )
+    sample_steps: Annotated[int, Field(ge=2, le=1_000)] = Field(
+        50, description="steps of the diffusion that draws an image"
+    )
+    pool: Positive = Field(1_000, description="images drawn with each generator")
+
     # -- the machine: no influence on any number
     workers: Annotated[int, Field(ge=0)] = Field(0, description="processes; 0: one per core")
     memory_gib: Annotated[float, Field(gt=0)] = Field(4.0, description="memory of one worker")
 
-    @field_validator("window_hu", "range", "require", mode="before")
+    @field_validator(
+        "window_hu", "range", "require", "sizes", "ages", "ages_largest", "classes", mode="before"
+    )
     @classmethod
     def _written_plainly(cls, value: Any) -> Any:
         """Take ``lung`` and ``0,1`` as a person writes them in a variable or a flag."""

@@ -9,10 +9,12 @@ from pathlib import Path
 from fingerprint import ledger
 from fingerprint.corpus import store
 from fingerprint.job import read_run
+from fingerprint.study_job import DOCUMENT as STUDY
 
 MANIFEST = "manifest.json"
 # not part of what a run states: shards have their own digests, corpora theirs, a log grows
 APART = ("ledger/", "corpora/", "before/", "log.jsonl", ".lease", MANIFEST)
+APART_IN_STUDY = (*APART, "cohorts/", "pools/", "audits/")
 
 
 def seal_run(out: Path) -> None:
@@ -33,19 +35,35 @@ def verify(path: Path) -> Iterator[str]:
     ValueError
         It is neither a corpus nor a run.
     """
-    if (path / "run.json").exists() or (path / MANIFEST).exists():
+    if (path / STUDY).exists():
+        yield from _verify_study(path)
+    elif (path / "run.json").exists() or (path / MANIFEST).exists():
         yield from _verify_run(path)
     else:
         yield from store.verify(path)
 
 
-def _verify_run(out: Path) -> Iterator[str]:
+def _verify_study(out: Path) -> Iterator[str]:
     yield from outputs(out)
+    yield from _shards(out)
+    for audit in sorted(p for p in out.glob("audits/*") if p.is_dir()):
+        yield from (f"{out.name}: audits/{line}" for line in _verify_run(audit))
+    for folder in ("corpora", "cohorts", "pools"):
+        for corpus in sorted(p for p in out.glob(f"{folder}/*") if p.is_dir()):
+            yield from (f"{out.name}: {folder}/{line}" for line in store.verify(corpus))
+
+
+def _shards(out: Path) -> Iterator[str]:
     for file in sorted(out.glob("ledger/*/*.shard")):
         try:
             ledger.receipt(file)
         except ledger.Damaged as error:
             yield f"{out.name}: ledger/{file.parent.name}/{error}"
+
+
+def _verify_run(out: Path) -> Iterator[str]:
+    yield from outputs(out)
+    yield from _shards(out)
     yield from _missing(out)
     for corpus in sorted(p for p in out.glob("corpora/*") if p.is_dir()):
         yield from (f"{out.name}: corpora/{line}" for line in store.verify(corpus))
@@ -74,7 +92,7 @@ def _missing(out: Path) -> Iterator[str]:
 def outputs(out: Path) -> Iterator[str]:
     """Yield one line for each output of a run that is not as it was left."""
     try:
-        status = read_run(out)["status"]
+        status = read_run(out, _document(out))["status"]
     except (ValueError, ledger.Damaged) as error:
         yield str(error)
         return
@@ -104,4 +122,9 @@ def outputs(out: Path) -> Iterator[str]:
 
 def _files(out: Path) -> list[str]:
     names = (p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
-    return sorted(name for name in names if not name.startswith(APART))
+    apart = APART_IN_STUDY if (out / STUDY).exists() else APART
+    return sorted(name for name in names if not name.startswith(apart))
+
+
+def _document(out: Path) -> str:
+    return STUDY if (out / STUDY).exists() else "run.json"

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fingerprint import lease, run, settings
+from fingerprint import lease, run, settings, study_run
 from fingerprint.corpus import identity, ingest, store
 from fingerprint.job import audit_job, claim
 from fingerprint.phases import Step, Watch, run_phase
+from fingerprint.study_job import DOCUMENT, StudyJob, study_job
 from flows import cluster, log
 
 FIRST_PAGE = (
@@ -55,6 +56,15 @@ class Audited:
     """A finished run; `refused` names each set of which too many inputs were rejected."""
 
     run: run.Run
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A study, finished or not asked for beyond its cohorts."""
+
+    study: study_run.Study
+    job: StudyJob
     refused: str = ""
 
 
@@ -146,6 +156,74 @@ def audit_sets(
         )
         done = run.run_audit(job, execute, how.watch, how.step)
     return Audited(done, "; ".join(filter(None, refused)))
+
+
+def study_corpus(
+    corpus: str,
+    out: str,
+    *,
+    generated: str | None = None,
+    only_cohorts: bool = False,
+    settings_file: str | None = None,
+    knobs: Knobs | None = None,
+    key_file: str | None = None,
+    dated: bool = False,
+    how: How | None = None,
+) -> Studied:
+    """Train generators on growing sets of a corpus and audit what they make; see `study_job`.
+
+    Parameters
+    ----------
+    generated : str, optional
+        A folder with images of the user's own generators, a folder for each size.
+    only_cohorts : bool
+        Stop once the training sets are sealed.
+    dated : bool
+        Make a new study in ``OUT/<date>``, as scheduled runs do.
+
+    Raises
+    ------
+    ValueError, ledger.Incomplete, ledger.Damaged
+    """
+    how = how or How()
+    s = _settings(settings_file, knobs)
+    folder = Path(out) / datetime.date.today().isoformat() if dated else Path(out)
+    claim(folder, DOCUMENT)
+    refused = []
+    with (
+        run.private(),
+        lease.lease(folder / lease.NAME),
+        log.to_file(folder / "log.jsonl"),
+        cluster.executor(how.cluster, s) as execute,
+    ):
+
+        def ingested(job: ingest.IngestJob) -> None:
+            run.run_ingest(job, execute, how.watch, how.step)
+            refused.append(_judged(job).refused)
+
+        source = run.corpus_for(corpus, "real", folder, s, _path(key_file), ingested)
+        job = study_job(source, folder, s, brought=_path(generated))
+        if only_cohorts:
+            study_run.run_cohorts(job, execute, how.watch, how.step)
+            return Studied(study_run.Study(job.out), job, "; ".join(filter(None, refused)))
+        study_run.bring(job, _path(key_file), ingested)
+        done = study_run.run_study(job, execute, how.watch, how.step)
+    return Studied(done, job, "; ".join(filter(None, refused)))
+
+
+def told_of(done: Studied) -> dict[str, Any]:
+    """Return what a study tells on the terminal: its page, and what was found at each size."""
+    job = done.job
+    if not (job.out / "findings.json").exists():
+        names = (name for name, *_ in job.sets_of_slices())
+        return {"cohorts": ", ".join(str(job.cohort(name)) for name in names)}
+    found = done.study.findings
+    told: dict[str, Any] = {"report": str(done.study.report.resolve())}
+    for point in job.sizes:
+        images, tested = (found.get(f"{point.name}.images.{key}") for key in ("found", "tested"))
+        said = "not run" if images is None else f"{images} of {tested} images flagged"
+        told[point.name] = f"{found[f'{point.name}.cohort.slices']:,} slices: {said}"
+    return told
 
 
 def _judged(job: ingest.IngestJob) -> Ingested:

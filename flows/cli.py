@@ -225,6 +225,69 @@ def audit(
 
 
 @app.command()
+def study(
+    corpus: Annotated[str, typer.Argument(help="Slices of many patients: corpus or folder.")],
+    out: Annotated[str, typer.Argument(help="The folder of this study.")],
+    sizes: Annotated[
+        str | None, typer.Option(help="Slices in each training set: 6,60,600.")
+    ] = None,
+    px: Annotated[int | None, typer.Option(help="Side of the images trained on.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of each training.")] = None,
+    generated: Annotated[
+        str | None,
+        typer.Option(help="Images of your own generators, a folder for each size.", metavar="DIR"),
+    ] = None,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="Make sets smaller where slices are few.")
+    ] = False,
+    only_cohorts: Annotated[
+        bool, typer.Option("--only-cohorts", help="Choose the training sets and stop.")
+    ] = False,
+    cluster: Cluster = "local",
+    dry_run: DryRun = False,
+    plain: Plain = False,
+    settings: SettingsFile = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+    runs: Annotated[int | None, typer.Option(hidden=True)] = None,
+    generator: Hidden = None,
+    seed: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> int:
+    """Train generators on growing sets of a corpus, and audit what they make (paper 000)."""
+    knobs = _knobs(
+        sizes=sizes,
+        train_px=px,
+        train_steps=steps,
+        shrink=shrink or None,
+        runs=runs,
+        generator=generator,
+        seed=seed,
+    )
+    if dry_run:
+        from flows import planned, words
+
+        plan = planned.of_study(corpus, _load(settings, knobs), generated is not None, cluster)
+        _print(plan if as_json else words.readable(plan), as_json)
+        return DONE
+    request = {
+        "corpus": corpus,
+        "out": out,
+        "generated": generated,
+        "only_cohorts": only_cohorts,
+        "settings_file": settings,
+        "knobs": knobs,
+        "key_file": key_file,
+    }
+    with _long():
+        done = _run("study", "study_corpus", request, cluster, plain)
+    from flows.chain import told_of
+
+    code = _refused(done.refused) or (DONE if only_cohorts else done.study.exit_code)
+    _print({"exit": code, **told_of(done)}, as_json)
+    return code
+
+
+@app.command()
 def export(
     corpus: Annotated[Path, typer.Argument()],
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
@@ -278,12 +341,16 @@ def report(
     as_json: Json = False,
 ) -> int:
     """Build the report of a finished or broken run again."""
-    from fingerprint.run import open_run, rebuild_report
+    from fingerprint import run as runs
+    from fingerprint import study_run
 
-    page, problems = rebuild_report(run, without_real_images=without_real_images)
+    of_study = (run / study_run.DOCUMENT).exists()
+    rebuild = study_run.rebuild_report if of_study else runs.rebuild_report
+    page, problems = rebuild(run, without_real_images=without_real_images)
     for problem in problems:
         _say(problem)
-    code = DAMAGED if problems else DONE if open_run(run).complete else INCOMPLETE
+    complete = study_run.Study(run).complete if of_study else runs.open_run(run).complete
+    code = DAMAGED if problems else DONE if complete else INCOMPLETE
     _print({"exit": code, "report": str(page.resolve())}, as_json)
     return code
 

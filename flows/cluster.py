@@ -50,7 +50,7 @@ CLOSE_S = 10.0  # a cluster that takes longer to close is killed
 JOIN_S = 60  # a scheduler without any worker for so long is an error
 GONE = "the cluster went away; run the command again"
 # `Phase.needs_gpu`; the phases themselves load all that they use
-GPU_PHASES = ("search", "screen", "register")
+GPU_PHASES = ("search", "screen", "register", "train", "sample", "curve")
 
 
 def executor(spec: str, settings: Settings) -> AbstractContextManager[Execute]:

@@ -43,7 +43,8 @@ class Stopped(RuntimeError):  # noqa: N818 - tells Prefect that a phase ended ea
 
 def step(phase: Phase, job: Job, execute: Execute, watch: Watch) -> None:
     """Run a phase as one task run, with a progress artifact."""
-    of = getattr(job, "set_name", "")  # an audit of folders ingests up to three sets
+    # an audit of folders ingests up to three sets; a study makes audits of several sizes
+    of = getattr(job, "set_name", "") or getattr(job, "name", "")
 
     # a closure without parameters: jobs hold the key, and Prefect records what a task is given
     @task(name=phase.name, task_run_name="-".join(filter(None, (phase.name, of))))

@@ -22,9 +22,11 @@ ROOMS = (
     "report",
     "phantom",
     "job",
+    "study_job",
     "phases",
     "verify",
     "run",
+    "study_run",
 )
 FILES = sorted((ROOT / "fingerprint").rglob("*.py"))
 FLOWS = sorted((ROOT / "flows").rglob("*.py"))

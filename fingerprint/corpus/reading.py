@@ -195,7 +195,7 @@ def read_units(
                 continue
             packed = store.BLOSC.encode(np.ascontiguousarray(stack.scan.pixels))
             values[f"p{i}"] = np.frombuffer(bytes(packed), np.uint8)
-            slices += _slice_rows(unit, stack.scan, i, key)
+            slices += _slice_rows(unit, stack.scan, i, key, alone=options.generated)
             series.append(_series_row(unit, stack.scan, hashes))
             if not unit.participant and not options.generated:
                 mids.append(_mid(stack.scan.pixels))
@@ -220,13 +220,16 @@ def _outcomes(unit: Unit, stack: Stack, hashes: Sequence[str]) -> list[dict[str,
     return rows
 
 
-def _slice_rows(unit: Unit, scan: Scan, member: int, key: Key) -> list[dict[str, Any]]:
+def _slice_rows(
+    unit: Unit, scan: Scan, member: int, key: Key, *, alone: bool
+) -> list[dict[str, Any]]:
     total, squares = sums(scan.pixels)
     frames = np.bincount(scan.source, minlength=len(unit.files))
     seen = np.zeros(len(unit.files), np.int64)
     z_mm = np.array([scan.z_mm[i] if np.isnan(unit.z_mm[s]) else unit.z_mm[s]
                      for i, s in enumerate(scan.source)], np.float64)  # fmt: skip
-    region, confidence = anatomy.regions(_mid(scan.pixels), z_mm)
+    # the images of one array of a generated set are not slices of one body
+    region, confidence = anatomy.regions(_mid(scan.pixels), None if alone else z_mm)
     rows = []
     for i, image in enumerate(scan.pixels):
         source = int(scan.source[i])

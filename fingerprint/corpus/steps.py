@@ -325,6 +325,6 @@ def _finish_seal(job: IngestJob, values: Iterator[Values]) -> None:
 
 
 SURVEY = Phase("survey", "Read the headers of every file", 1, _plan_survey, _finish_survey)
-READ = Phase("read", "Turn scans and images into slices", 3, _plan_read, _finish_read)
+READ = Phase("read", "Turn scans and images into slices", 4, _plan_read, _finish_read)
 WRITE = Phase("write", "Write the chunks of the corpus", 3, _plan_write, _finish_write)
 SEAL = Phase("seal", "Seal the corpus", 1, lambda job: [], _finish_seal)

@@ -25,6 +25,7 @@ UNITS = {
     "blend": "{} of the mixture",
     "exact": "exact",
     "mirrored": "mirrored",
+    "generator": "made by a generator",
 }
 
 

@@ -29,6 +29,7 @@ GRADES: dict[str, tuple[float, ...]] = {
     "blend": (0.75, 0.5, 0.3),
 }
 IN_PIXELS = ("blur", "elastic")  # levels are of a 512 x 512 image
+SAMPLED = "generator"  # kind of an image that a generator copied; it has no grades
 NAMED = "query kind level slice participant".split()  # columns of canaries.tsv
 
 

@@ -3,6 +3,8 @@
 INGEST   survey -> read -> write -> seal                                 files to a sealed corpus
 AUDIT    check -> plant -> search -> poses -> screen -> refine     who resembles whom
          judge -> register -> stats -> report                      who resembles beyond chance
+STUDY    cohorts -> train -> sample -> curve -> cross              generators of growing sets
+         an AUDIT of each -> stats -> report                       how much each of them copies
 
 A phase is cut into shards (`plan`), the shards are worked off anywhere (`ledger.work`), and their
 values are put together (`finish`). `run_phase` is that, and all that; `flows/` sends the shards to
@@ -19,9 +21,23 @@ from fingerprint import ledger
 from fingerprint.corpus import steps
 from fingerprint.job import AuditJob
 from fingerprint.ledger import Execute, Phase, Shard
-from fingerprint.phases import check, ending, judge, plant, register, search
+from fingerprint.phases import (
+    check,
+    cohorts,
+    collect,
+    cross,
+    curve,
+    ending,
+    judge,
+    plant,
+    register,
+    sample,
+    search,
+    train,
+)
 from fingerprint.register import listed
 from fingerprint.search import candidates, raw, screen
+from fingerprint.study_job import StudyJob
 
 Watch = Callable[[str, int, int], None]
 """Told (phase, shards done, shards planned) after every shard, and once before the first."""
@@ -58,7 +74,7 @@ def run_phase(phase: Phase, job: Job, execute: Execute, watch: Watch) -> None:
 Step = Callable[[Phase, Job, Execute, Watch], None]
 
 
-def _nothing(job: AuditJob) -> list[Shard]:
+def _nothing(job: AuditJob | StudyJob) -> list[Shard]:
     """Return no shard: the step is done where the values are put together."""
     del job
     return []
@@ -111,4 +127,49 @@ AUDIT = (
     ),
     Phase("stats", "Put the numbers together", 1, _nothing, ending.finish_stats),
     Phase("report", "Write the report", 1, _nothing, ending.finish_report),
+)
+
+STUDY = (
+    Phase(
+        "cohorts",
+        "Choose training sets and held-out slices",
+        cohorts.VERSION,
+        cohorts.plan,
+        cohorts.finish,
+    ),
+    Phase(
+        "train",
+        "Train a generator on each set",
+        train.VERSION,
+        train.plan,
+        train.finish,
+        needs_gpu=True,
+    ),
+    Phase(
+        "sample",
+        "Draw images from every generator",
+        sample.VERSION,
+        sample.plan,
+        sample.finish,
+        needs_gpu=True,
+    ),
+    Phase(
+        "curve",
+        "See when copying begins",
+        curve.VERSION,
+        curve.plan,
+        curve.finish,
+        needs_gpu=True,
+    ),
+    Phase(
+        "cross",
+        "Compare every training set with every generated set",
+        cross.VERSION,
+        cross.plan,
+        cross.finish,
+    ),
+)
+STUDY_END = (
+    Phase("stats", "Put the numbers together", 1, _nothing, collect.finish_stats),
+    Phase("report", "Write the report", 1, _nothing, collect.finish_report),
 )

@@ -41,7 +41,7 @@ def measured(job: AuditJob, told: Told) -> Findings:
 
 def _sets(chosen: dict[str, QuerySet], told: Told, *, mids: bool) -> Sets:
     read = mids_of if mids else images_of
-    images = {who: _of_side(read(queries)) for who, queries in chosen.items()}
+    images = {who: of_side(read(queries)) for who, queries in chosen.items()}
     named = {who: blocks.names_of([q]) for who, q in chosen.items() if who == "generated"}
     cluster = told.table.set_index("query")["cluster"]
     group = {"generated": cluster.loc[named["generated"]].to_numpy()}
@@ -51,7 +51,7 @@ def _sets(chosen: dict[str, QuerySet], told: Told, *, mids: bool) -> Sets:
     return Sets(images, group)
 
 
-def _of_side(images: Images) -> Images:
+def of_side(images: Images) -> Images:
     """Enlarge pictures of a corpus of small slices to the side that features are taken at."""
     if images.shape[1] >= SIDE:
         return images

@@ -11,14 +11,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fingerprint import ledger
-from fingerprint.corpus import seal, store, tables
-from fingerprint.corpus.scan import sums
+from fingerprint.corpus import made, store, tables
 from fingerprint.job import AuditJob
 from fingerprint.ledger import Counts, Shard, Values
 from fingerprint.phantom import canaries
@@ -28,7 +26,6 @@ from fingerprint.search.sets import opened
 
 VERSION = 1
 AT_ONCE = 16  # canaries in one shard
-HEAD = b"token\tbytes\tsha256\tcode\tdetail\n"
 
 
 def chosen(job: AuditJob) -> list[Canary]:
@@ -76,61 +73,52 @@ def finish(job: AuditJob, values: Iterator[Values]) -> None:
     planted, path = chosen(job), job.out / "corpora" / "canary"
     if not planted:
         shutil.rmtree(path, ignore_errors=True)
-        return
+    else:
+        _seal(job, path, planted, values)
+    listed = [*_made(job, planted), *_sampled(job)]
+    if listed:
+        tables.save(job.out / "canaries.tsv", iter(listed), NAMED)
+
+
+def _seal(job: AuditJob, path: Path, planted: Sequence[Canary], values: Iterator[Values]) -> None:
     real = job.corpora["real"]
     side = real.size_px
     images = np.concatenate(
         [np.frombuffer(store.BLOSC.decode(bytes(value["images"])), np.uint8) for value in values]
     ).reshape(-1, side, side)
     made_with = {"planted": ledger.digest_of([real.digest, [asdict(one) for one in planted]])}
-    seal.recover(path)  # a kill may have left half of a seal
-    if not store.is_corpus(path) or store.open_corpus(path).head["made_with"] != made_with:
-        shutil.rmtree(path, ignore_errors=True)
-        _seal(path, real, planted, images, made_with)
-    names = blocks.PREFIX["canary"] + pd.Series(store.open_corpus(path).label("token"))
+    if not made.is_made(path, made_with):
+        step = real.chunk_slices
+        chunks = (images[i : i + step] for i in range(0, len(images), step))
+        made.write(path, "canary", chunks, _labels(real, planted), real.head, made_with)
+
+
+def _made(job: AuditJob, planted: Sequence[Canary]) -> Iterator[list[str]]:
+    """List what was made: its name, kind and level, and what it is a copy of."""
+    if not planted or job.canaries is None:
+        return
+    who = blocks.patients_of(job.corpora["real"])
+    for token, one in zip(job.canaries.label("token"), planted, strict=True):
+        name = blocks.PREFIX["canary"] + str(token)
+        yield [name, one.kind, f"{one.level:g}", str(one.source), str(who[one.source])]
+
+
+def _sampled(job: AuditJob) -> Iterator[list[str]]:
+    """List what a generator copied from slices of this corpus."""
+    if job.sampled is None:
+        return
+    real = job.corpora["real"]
     who = blocks.patients_of(real)
-    tables.save(
-        job.out / "canaries.tsv",
-        (
-            [name, one.kind, f"{one.level:g}", str(one.source), str(who[one.source])]
-            for name, one in zip(names, planted, strict=True)
-        ),
-        NAMED,
-    )
+    place = {token: k for k, token in enumerate(real.label("token"))}
+    copied = job.sampled.label("scan")
+    for k in blocks.copies_in(job.sampled, real):
+        name, source = str(job.sampled.label("token")[k]), place[copied[k]]
+        yield [blocks.PREFIX["canary"] + name, canaries.SAMPLED, "0", str(source), str(who[source])]
 
 
-def _seal(
-    path: Path,
-    real: store.Corpus,
-    planted: Sequence[Canary],
-    images: np.ndarray,
-    made_with: dict[str, str],
-) -> None:
-    written: dict[str, list[Any]] = {}
-    found, step = [], real.chunk_slices
-    for first in range(0, len(images), step):
-        part = images[first : first + step]
-        entries, more = seal.write_chunk(path, first // step, part, step, shared=False)
-        written |= entries
-        found.append(pd.DataFrame(more))
-    rows = _rows(real, planted, images).assign(**pd.concat(found, ignore_index=True))
-    head = {
-        "set": "canary",
-        "key_id": real.key_id,
-        "window_hu": list(real.head["window_hu"]),
-        "size_px": real.size_px,
-        "chunk_slices": step,
-        "parts": [{"n": len(rows), "digest": store.content_digest(rows)}],
-        "made_with": made_with,
-        "summary": {"participants": rows["participant"].nunique(), "seen": len(rows)},
-    }
-    seal.seal(path, rows, _series(rows), head, written, {"rejections.tsv": HEAD})
-
-
-def _rows(real: store.Corpus, planted: Sequence[Canary], images: np.ndarray) -> pd.DataFrame:
+def _labels(real: store.Corpus, planted: Sequence[Canary]) -> pd.DataFrame:
     """Label canaries as their slices are labelled; each is a stack of its own."""
     source = np.array([one.source for one in planted])
-    total, squares = sums(images)
     tokens = [
         hashlib.sha256(f"{real.digest} {k} {json.dumps(asdict(one))}".encode()).hexdigest()[:12]
         for k, one in enumerate(planted)
@@ -142,17 +130,5 @@ def _rows(real: store.Corpus, planted: Sequence[Canary], images: np.ndarray) -> 
         participant=blocks.patients_of(real)[source],
         scan=tokens,
         series=tokens,
-        sum=total,
-        sum_of_squares=squares,
         token=tokens,
-        digest=[hashlib.sha256(image.tobytes()).hexdigest() for image in images],
-        part=np.int32(0),
-    )
-
-
-def _series(rows: pd.DataFrame) -> pd.DataFrame:
-    missing = dict.fromkeys(name for name in store.SERIES if name.endswith("_mm"))
-    table = rows.assign(n_slices=1, source_digest=rows["digest"], notes="", **missing)
-    return table[list(store.SERIES)].astype(
-        {name: kind for name, kind in store.SERIES.items() if kind != "str"}
     )

@@ -17,6 +17,7 @@ KINDS = {
     "pose": "turned, resized, shifted",
     "elastic": "bent",
     "mirrored": "mirrored",
+    "generator": "made by a generator",
     "tile": "a part of a slice",
     "blend": "mixed with a stranger",
 }

@@ -33,11 +33,13 @@ def five_blocks(
     controls: Corpus | None,
     canaries: Corpus | None,
     settings: Settings,
+    sampled: Corpus | None = None,
 ) -> list[Against]:
     """Return who is compared with whom; not for a corpus against itself.
 
     The capped choice takes the same number of slices of real and of control patients, so that
-    their maxima can be compared (METHOD.md, section 3.9).
+    their maxima can be compared (METHOD.md, section 3.9). `canaries` are copies that were made,
+    `sampled` such as a generator made.
     """
     cap = settings.capped_slices or min(_fewest(c) for c in (real, controls) if c)
     asked = _queries("generated", generated, _drawn(generated.n, settings))
@@ -50,12 +52,19 @@ def five_blocks(
     if canaries:
         planted = _queries("canary", canaries, np.arange(canaries.n))
         sets.append(replace(planted, native_px=native))
+    if sampled:  # they are as smooth as generated images without any help
+        sets.append(_queries("canary", sampled, copies_in(sampled, real)))
     out = [Against("real", reference, patients, tuple(sets))]
     if controls:
         other, strangers = reference_of(controls, cap)
         out.append(Against("control", other, strangers, (asked, _left_out(given, strangers))))
     out.append(_with_itself(asked, generated))
     return out
+
+
+def copies_in(sampled: Corpus, real: Corpus) -> NDArray[np.int64]:
+    """Return which images of a generator are copies of a slice of `real`."""
+    return np.flatnonzero(np.isin(sampled.label("scan"), real.label("token")))
 
 
 def reference_of(corpus: Corpus, cap: int) -> tuple[Reference, tuple[str, ...]]:

@@ -1,0 +1,201 @@
+"""A study as a plain loop: its phases, and between them an audit for each size.
+
+The same phases run as a flow; what is done already is not done again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fingerprint import ledger, phases
+from fingerprint.corpus import identity, ingest
+from fingerprint.job import AuditJob, audit_job, digest_of_run, read_run
+from fingerprint.measure import study
+from fingerprint.phases import train
+from fingerprint.report.study import build as study_page
+from fingerprint.run import Ingest, Run, private, run_audit, silent
+from fingerprint.study_job import DOCUMENT, Point, StudyJob
+from fingerprint.verify import MANIFEST, outputs, seal_run
+
+EVERY_S = 2.0  # between two looks at how far the generators are
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study left in its folder."""
+
+    out: Path
+
+    @property
+    def findings(self) -> dict[str, Any]:
+        """Every number of the page, flat."""
+        return Run(self.out).findings
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.out / "report.html"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every phase is done and the outputs are sealed."""
+        return (
+            read_run(self.out, DOCUMENT)["status"] == "complete" and (self.out / MANIFEST).exists()
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """Return 10 if an audit found something, 0 if none did, 4 if it is not complete."""
+        return study.exit_code(self.findings) if self.complete else 4
+
+
+def run_cohorts(
+    job: StudyJob,
+    execute: ledger.Execute = ledger.in_this_process,
+    watch: phases.Watch = silent,
+    step: phases.Step = phases.run_phase,
+) -> None:
+    """Choose and seal the training sets and the held-out slices, and no more."""
+    step(phases.STUDY[0], job, execute, watch)
+
+
+def run_study(
+    job: StudyJob,
+    execute: ledger.Execute = ledger.in_this_process,
+    watch: phases.Watch = silent,
+    step: phases.Step = phases.run_phase,
+) -> Study:
+    """Run the phases of a study and its audits; a page is left even when one fails."""
+    try:
+        for phase in phases.STUDY:
+            with _steps_shown(job, watch) if phase.name == "train" else _nothing():
+                step(phase, job, execute, watch)
+        for point in job.sizes:
+            audited(job, point, execute, watch, step)
+        for phase in phases.STUDY_END:
+            step(phase, job, execute, watch)
+        seal_run(job.out)
+    except BaseException:
+        _leave_report(job)
+        raise
+    return Study(job.out)
+
+
+def audited(
+    job: StudyJob,
+    point: Point,
+    execute: ledger.Execute,
+    watch: phases.Watch,
+    step: phases.Step,
+) -> Run:
+    """Audit the pool of one size against its training set, unless that is done."""
+    out, settings = job.audit(point.name), job.audited_with()
+    real, pool = job.cohort(point.cohort), job.pool(point.name)
+    # copies of the smallest set are its own generated images
+    known = point.cohort != job.sizes[0].cohort and (job.positives / "zarr.json").exists()
+    positives = job.positives if known else None
+    held = job.cohort(point.held_out)
+    wanted = AuditJob(out, real, pool, held, settings, positives, point.name)
+    done = Run(out)
+    if (out / "run.json").exists() and done.complete:
+        if read_run(out)["run"] == digest_of_run(wanted):
+            return done
+    again = audit_job(
+        real, pool, held, out, settings, positives=positives, name=point.name, update=True
+    )
+    return run_audit(again, execute, watch, step)
+
+
+def bring(job: StudyJob, key_file: Path | None, run: Ingest) -> None:
+    """Ingest the images that the user's own generators made: a folder for each size.
+
+    Raises
+    ------
+    ValueError
+        A size has no folder.
+    """
+    if job.brought is None:
+        return
+    folders = brought_for(job.brought, [point.asked for point in job.sizes])
+    key = identity.load_key(key_file, create=False)
+    settings = job.settings.model_copy(
+        update={"size_px": job.source.size_px, "chunk_slices": job.source.chunk_slices}
+    )
+    for point in job.sizes:
+        run(
+            ingest.ingest_job(
+                [folders[point.asked]],
+                job.pool(point.name),
+                set_name="generated",
+                settings=settings,
+                key=key,
+            )
+        )
+
+
+def brought_for(folder: Path, sizes: list[int]) -> Mapping[int, Path]:
+    """Return the folder of images of each size: it is named by it, ``60`` or ``n60``."""
+    found = {}
+    for size in sizes:
+        there = [folder / name for name in (str(size), f"n{size}") if (folder / name).is_dir()]
+        if len(there) != 1:
+            raise ValueError(
+                f"--generated: {folder} must hold a folder {size} (or n{size}) with the images of "
+                f"the generator that was trained on cohorts/n{size}; found {len(there)}"
+            )
+        found[size] = there[0]
+    return found
+
+
+def rebuild_report(out: Path, *, without_real_images: bool = False) -> tuple[Path, list[str]]:
+    """Write the page of a finished or broken study again; see `run.rebuild_report`."""
+    complete, problems = Study(out).complete, list(outputs(out))
+    with private():
+        page = study_page.build(out, without_real_images=without_real_images)
+        if complete and not problems:
+            seal_run(out)
+    return page, problems
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _steps_shown(job: StudyJob, watch: phases.Watch) -> Iterator[None]:
+    """Watch the steps of all generators while they train: a shard of them takes hours."""
+    stop = threading.Event()
+
+    def look() -> None:
+        _, planned = train.steps_done(job)
+        watch("steps", 0, planned)
+        while not stop.wait(EVERY_S):
+            watch("steps", *train.steps_done(job))
+
+    looking = threading.Thread(target=look, daemon=True)
+    if job.brought is None:
+        looking.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if job.brought is None:
+            looking.join()
+
+
+def _leave_report(job: StudyJob) -> None:
+    """Say INCOMPLETE on the page; what stopped the study is what the caller hears of."""
+    try:
+        job.update(status="incomplete")
+        study_page.build(job.out)
+    except Exception as error:
+        log.warning("no report of the unfinished study (%s)", type(error).__name__)
