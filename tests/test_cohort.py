@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fingerprint.corpus import deal
+from fingerprint.corpus import cohort, deal, pool
 from fingerprint.corpus.cohort import CONTROLS, Cohorts, Design, chosen
 from fingerprint.corpus.counted import TITLES, counted, each_counted, line
 
@@ -124,45 +124,65 @@ def cells_of(labels: pd.DataFrame, asked: Design, rows) -> list[list[int]]:
     return list(keys.values())
 
 
+def fewest(labels: pd.DataFrame, asked: Design, rows) -> tuple[int, int]:
+    """Slices in the smallest part, and how many parts there are."""
+    sex, region = labels["sex"].tolist(), labels["region"].tolist()
+    counts = naive.cell_counts(rows, sex, region, asked.balance_sex, asked.classes)
+    return min(counts.values()), len(counts)
+
+
 def check(labels: pd.DataFrame, asked: Design, made: Cohorts) -> None:
     patient = labels["participant"].tolist()
-    band_of = dict(zip(asked.sizes, asked.bands, strict=True))
+    people = pool.pool(labels, asked.balance_sex, asked.classes, asked.used)
+    held = set(labels["participant"][cohort._held_out(people, asked)])
     assert made.training
     assert made.training.keys() == made.held_out.keys() <= set(asked.sizes)
-    trained = set().union(*(who(labels, rows) for rows in (*made.training.values(), *made.sets)))
-    held = set().union(*(who(labels, rows) for rows in made.held_out.values()))
-    assert not trained & held
+    for rows in (*made.training.values(), *made.sets):
+        assert not who(labels, rows) & held
     for a, b in itertools.combinations(made.sets, 2):
         assert not who(labels, a) & who(labels, b)
-    for kind in (made.training, made.held_out):
-        for size, rows in kind.items():
-            assert set(rows.tolist()) <= eligible(labels, asked, band_of[size])
     for rows in made.sets:
         assert set(rows.tolist()) <= eligible(labels, asked, asked.ages)
+        assert 0 < len(rows) == len(made.sets[0]) <= asked.set_size
     for rows in (*made.training.values(), *made.held_out.values(), *made.sets):
         assert rows.dtype == np.int64
         assert (np.diff(rows) > 0).all()
-        counts = parts(labels, rows, asked)
-        assert len(counts) == 1
-        assert counts != {0}
-    for size, rows in made.training.items():
-        assert len(rows) == size or (len(rows) < size and f"{size:,} slices" in str(made.notes))
-    for a, b in itertools.pairwise(made.training):
-        if band_of[a] == band_of[b]:
-            assert len(made.training[a]) < len(made.training[b])
-            assert not asked.nested or set(made.training[a]) < set(made.training[b])
-            assert made.held_out[a] is made.held_out[b]
-    for kind, other in ((made.training, held), (made.held_out, trained)):
-        for size, rows in kind.items():
-            # of the patients of that side, as far as they are seen
-            seen = {r for r in eligible(labels, asked, band_of[size]) if patient[r] not in other}
-            seen = {r for r in seen if patient[r] in who(labels, rows)}
-            for cell in cells_of(labels, asked, seen):
+        assert len(parts(labels, rows, asked)) == 1
+    check_sizes(labels, asked, made, patient, held)
+
+
+def check_sizes(labels, asked: Design, made: Cohorts, patient: list[str], held: set[str]) -> None:
+    largest = {}
+    for size, band in zip(asked.sizes, asked.bands, strict=True):
+        there = eligible(labels, asked, band)
+        if asked.balance_sex:
+            sexes = labels[labels["sex"] != ""].groupby("participant")["sex"].nunique()
+            there = {row for row in there if sexes[patient[row]] == 1}
+        sides = [{r for r in there if (patient[r] in held) == side} for side in (False, True)]
+        least, n = fewest(labels, asked, sides[0])
+        expected = min(size, least * n)
+        if size not in made.training:  # it came to as many as a smaller one
+            assert expected == largest[band]
+            continue
+        largest[band] = expected
+        assert len(made.training[size]) == expected
+        scaled = any(note.startswith(f"{size:,} slices: scaled") for note in made.notes)
+        assert scaled == (expected < size)
+        for rows, side in zip((made.training[size], made.held_out[size]), sides, strict=True):
+            assert set(rows.tolist()) <= side
+            for cell in cells_of(labels, asked, side):
                 took = sorted(set(cell) & set(rows.tolist()))
                 assert naive.taken_unfairly(took, cell, patient) == []
+        # fewer than a thousand: all that can be had in equal parts
+        least, n = fewest(labels, asked, sides[1])
+        assert len(made.held_out[size]) == least * n
+    for a, b in itertools.pairwise(made.training):
+        if asked.bands[asked.sizes.index(a)] == asked.bands[asked.sizes.index(b)]:
+            assert not asked.nested or set(made.training[a]) < set(made.training[b])
+            assert made.held_out[a] is made.held_out[b]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(corpora(), designs())
 def test_any_corpus_gives_lawful_sets_or_is_refused_with_the_reasons(labels, asked):
     strict = dataclasses.replace(asked, shrink=False)
@@ -448,7 +468,7 @@ def test_a_part_that_is_empty_or_of_one_patient_is_refused(shrink):
     nobody = labels[~(women & (labels["age"] == 26) & (labels["region"] == "c2"))]
     with pytest.raises(ValueError, match="too small") as error:
         chosen(nobody, design(shrink=shrink, sizes=(6,)))
-    assert "c2 women aged 26: no slice: ask for other ages or classes" in str(error.value)
+    assert "c2 women aged 26: none there: ask for other ages or classes" in str(error.value)
     assert "shrink" not in str(error.value)
     one = labels[~(women & (labels["region"] == "c2")) | (labels["participant"] == "p3F")]
     with pytest.raises(ValueError, match="too small") as error:
@@ -478,8 +498,8 @@ def test_shrinking_takes_the_largest_multiple_and_leaves_out_what_repeats():
     asked = design(sizes=(6, 60, 600, 6000), shrink=True)
     made = chosen(labels, asked)
     assert {size: len(rows) for size, rows in made.training.items()} == {6: 6, 60: 60, 600: 72}
-    assert made.notes[0].startswith("600 slices: scaled down to 72: 12 slices of c1 women aged 26")
-    assert made.notes[1].startswith("6,000 slices: left out, as large as 600: ")
+    assert made.notes[0].startswith("600 slices: scaled down to 72; c1 women aged 26: 12")
+    assert made.notes[1].startswith("6,000 slices: left out, as large as 600; ")
     exactly = chosen(labels, design(sizes=(6, 72, 600), shrink=True))
     assert list(exactly.training) == [6, 72]
 
@@ -494,7 +514,7 @@ def test_the_largest_of_other_ages_is_kept_though_it_is_as_large_as_a_smaller_on
 def test_an_empty_corpus_is_refused():
     with pytest.raises(ValueError, match="no slice"):
         chosen(hospital([]), design())
-    with pytest.raises(ValueError, match="slices: no slice"):
+    with pytest.raises(ValueError, match="any slice: none there"):
         chosen(hospital([]), design(ages=None, balance_sex=False, classes=(), shrink=True))
 
 

@@ -221,10 +221,10 @@ def _sets(
     sets = tuple(rows[taken[part[taken] == j]] for j in range(k))
     if (k, each * n) == (design.sets, design.set_size):
         return sets, []
-    why = f"{fewest.min():,} slices of {people.cells[int(fewest.argmin())]}{aged(design.ages)}"
+    least = f"{people.cells[int(fewest.argmin())]}{aged(design.ages)}"
     return sets, [
         f"{design.sets:,} sets of {design.set_size:,} slices: scaled down to {k:,} of "
-        f"{each * n:,}: the smallest set has {why}; no patient is of two sets"
+        f"{each * n:,}; {least}: {fewest.min():,} in the smallest set; no patient is of two sets"
     ]
 
 

@@ -120,7 +120,7 @@ def cells(balance_sex: bool, classes: tuple[str, ...]) -> tuple[str, ...]:
     """Name the parts that a set consists of in equal shares."""
     people = PEOPLE if balance_sex else ("",)
     regions = classes or ("",)
-    return tuple(" ".join(filter(None, (r, p))) or "slices" for p in people for r in regions)
+    return tuple(" ".join(filter(None, (r, p))) or "any slice" for p in people for r in regions)
 
 
 def aged(band: Band) -> str:

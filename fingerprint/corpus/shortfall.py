@@ -23,7 +23,7 @@ def impossible(people: Pool, train: Rows, held: Rows) -> list[str]:
         for k, cell in enumerate(people.cells):
             whom = f"{cell}{aged(band)}"
             if not has[k] + kept[k]:
-                out.append(f"{whom}: no slice: ask for other ages or classes")
+                out.append(f"{whom}: none there: ask for other ages or classes")
             elif not has[k] or not kept[k]:
                 who = len(np.unique(people.patient[rows[people.cell[rows] == k]]))
                 side = "trained on" if has[k] else "held out"
@@ -73,12 +73,12 @@ def scaled(people: Pool, train: Rows, asked: Asked) -> tuple[dict[int, int], lis
         has = people.counts(train[band])
         n = min(size, int(has.min()) * len(people.cells))
         least = f"{people.cells[int(has.argmin())]}{aged(band)}"
-        why = f"{has.min():,} slices of {least} are there, held-out patients apart"
+        why = f"{least}: {has.min():,} there, held-out patients apart"
         if (band, n) in made:
-            notes.append(f"{size:,} slices: left out, as large as {made[band, n]:,}: {why}")
+            notes.append(f"{size:,} slices: left out, as large as {made[band, n]:,}; {why}")
             continue
         if n < size:
-            notes.append(f"{size:,} slices: scaled down to {n:,}: {why}")
+            notes.append(f"{size:,} slices: scaled down to {n:,}; {why}")
         out[size], made[band, n] = n, size
     return out, notes
 
