@@ -166,3 +166,49 @@ def overlap_pearson(
             pairs.append(((1 - v) * upper + v * lower, float(fixed[i, j])))
     a, b = np.array(pairs).T
     return float(np.corrcoef(a, b)[0, 1]), len(pairs) / fixed.size
+
+
+def taken_in_proportion(weights: Sequence[float], there: Sequence[int]) -> list[int]:
+    """Groups in the order in which they are served (Sainte-Lague), one at a time.
+
+    The next is of the group with the largest weight / (served + 1/2) that has any left.
+    """
+    served, order = [0] * len(weights), []
+    while sum(served) < sum(there):
+        left = [g for g in range(len(weights)) if served[g] < there[g]]
+        g = max(left, key=lambda g: (weights[g] / (served[g] + 0.5), -g))
+        served[g] += 1
+        order.append(g)
+    return order
+
+
+def cell_counts(
+    rows: Sequence[int],
+    sex: Sequence[str],
+    region: Sequence[str],
+    balance_sex: bool,
+    classes: Sequence[str],
+) -> dict[tuple[str, str], int]:
+    """Count slices of each sex and class that are told apart, by looking at every one of `rows`."""
+    sexes = ("F", "M") if balance_sex else ("any",)
+    out = {(s, c): 0 for s in sexes for c in (classes or ("any",))}
+    for row in rows:
+        key = (sex[row] if balance_sex else "any", region[row] if classes else "any")
+        out[key] = out.get(key, 0) + 1
+    return out
+
+
+def taken_unfairly(
+    rows: Sequence[int], there: Sequence[int], patient: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Pairs of patients: one gave two slices more than another who had some left.
+
+    `there` are all slices that could have been taken.
+    """
+    gave = {patient[r]: 0 for r in there}
+    had = dict(gave)
+    for r in there:
+        had[patient[r]] += 1
+    for r in rows:
+        gave[patient[r]] += 1
+    return [(a, b) for a in gave for b in gave if gave[a] > gave[b] + 1 and had[b] > gave[b]]
