@@ -132,6 +132,19 @@ def test_levels_and_noise_are_drawn_without_bias() -> None:
     assert abs(float(noise.var()) - 1) < 4 * (2 / noise.numel()) ** 0.5
 
 
+def test_the_learning_rate_rises_and_then_falls_to_nothing() -> None:
+    rates = np.array([ddpm.pace(k, 1000) for k in range(1000)])
+    top = int(rates.argmax())
+    assert rates[0] == 1 / ddpm.WARM_UP
+    assert top == ddpm.WARM_UP - 1
+    assert (np.diff(rates[: top + 1]) > 0).all()
+    assert (np.diff(rates[top:]) < 0).all()
+    assert 0 < rates[-1] < 1e-5
+    learner = ddpm.learner(quick("ddpm", learning_rate=0.1), CPU)
+    learner.step(torch.zeros(1, 1, 32, 32), 7)
+    assert learner.optimisers["unet"].param_groups[0]["lr"] == 0.1 * ddpm.pace(7, 8)
+
+
 def test_the_loss_falls(tmp_path) -> None:
     recipe = quick("ddpm", steps=30, snapshots=(), learning_rate=4e-3)
     losses: list[float] = []

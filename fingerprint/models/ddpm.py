@@ -21,6 +21,7 @@ fewer sides (multiples of 8 between these: as halving them goes):
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ LOWEST_PX = 8
 ATTENTION_PX = 16  # and below: its cost grows with the fourth power of the side
 TWO_LAYERS_PX = 128  # and above
 MOST_GRADIENT = 1.0  # norm
+WARM_UP = 50  # steps
 
 
 def sides(px: int) -> list[int]:
@@ -87,10 +89,20 @@ def learner(recipe: Recipe, device: torch.device) -> Learner:
         adam.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), MOST_GRADIENT)
+        adam.param_groups[0]["lr"] = recipe.learning_rate * pace(k, recipe.steps)
         adam.step()
         return loss.detach()
 
     return Learner(model, {"unet": model}, {"unet": adam}, step)
+
+
+def pace(k: int, steps: int) -> float:
+    """Return the share of the learning rate at step k: a rise, then half a cosine down to nothing.
+
+    Ho et al. keep it constant and train for 800,000 steps; of a thousand the last ones must be
+    small.
+    """
+    return min(1.0, (k + 1) / WARM_UP) * (1 + math.cos(math.pi * k / steps)) / 2
 
 
 def _drawn(seed: int, k: int, images: Tensor) -> tuple[Tensor, Tensor]:
