@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 Kind = Literal["ddpm", "dcgan"]
+Predicts = Literal["noise", "velocity"]
 Use = Literal["weights", "order", "step", "pool"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 USES: tuple[Use, ...] = get_args(Use)
@@ -40,6 +41,8 @@ class Recipe:
     snapshots : steps after which the weights are kept too, rising
     sample_steps : of the sampler of a ddpm
     half : bfloat16 where that is safe, on a GPU only
+    predicts : what the network of a ddpm says: the noise, as the method, or the velocity, which
+        learns in fewer steps (`ddpm`)
     """
 
     generator: Kind
@@ -53,6 +56,7 @@ class Recipe:
     snapshots: tuple[int, ...] = ()
     sample_steps: int = 50
     half: bool = False
+    predicts: Predicts = "noise"
 
     def __post_init__(self) -> None:
         """Raise ValueError with the field, its rule and its value."""
@@ -71,6 +75,7 @@ class Recipe:
                 all(a < b for a, b in pairwise(kept)) and kept[-1] <= self.steps,
                 f"rising steps from 1 to {self.steps}",
             ),
+            "predicts": (self.predicts in get_args(Predicts), "noise or velocity"),
             "sample_steps": (1 <= self.sample_steps <= T, f"from 1 to {T}"),
         }
         for name, (holds, rule) in rules.items():

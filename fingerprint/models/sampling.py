@@ -49,9 +49,10 @@ def sample(
     for name, value, least in (("first", first, 0), ("count", count, 1), ("seed", seed, 0)):
         if value < least:
             raise ValueError(f"sample: {name} must be >= {least}, got {value}")
-    network, recipe = _loaded(weights, sha256, placed(device))
+    place = placed(device)
+    network, recipe = _loaded(weights, sha256, place)
     start = first - first % TOGETHER
-    with reproducible(), torch.inference_mode():
+    with reproducible(place), torch.inference_mode():
         parts = [
             _part(network, recipe, range(i, i + TOGETHER), seed)
             for i in range(start, first + count, TOGETHER)

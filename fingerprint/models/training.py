@@ -84,19 +84,19 @@ def train(
             f"train: images must be uint8 (n, {recipe.px}, {recipe.px}), n >= 1; "
             f"got {images.dtype} {images.shape}"
         )
+    place = placed(device)
     about = {
         "recipe": asdict(recipe) | {"snapshots": list(recipe.snapshots)},
         "images": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
         "n_images": len(images),
         "torch": str(torch.__version__),
-        "device": placed(device).type,
+        "device": place.type,
     }
     if (done := finished(folder, about)) is not None:
         return done
-    with reproducible():
-        state = resumed(
-            LEARNERS[recipe.generator](recipe, placed(device)), recipe.ema, folder, about
-        )
+    with reproducible(place):
+        learner = LEARNERS[recipe.generator](recipe, place)
+        state = resumed(learner, recipe.ema, folder, about)
         return _train(images, recipe, folder, watch, state, about)
 
 
