@@ -169,8 +169,10 @@ def document(names: tuple[str, ...]) -> dict[str, Any]:
 def _audit(made: MadeStudy, name: str) -> None:
     patients, slices, same, copies = WORLDS[name]
     path = made.path / "audits" / name
-    made_run = make_run(path, queries=IMAGES, patients=patients, slices=slices, size=32,
-                        copies=same, moved=min(6, patients), pose=patients < 60, held_out=True)  # fmt: skip
+    made_run = make_run(
+        path, queries=IMAGES, patients=patients, slices=slices, size=32, copies=same,
+        moved=min(6, patients), pose=patients < 60, held_out=True,
+    )  # fmt: skip
     register(made_run, elastic=1)
     for role, place in {"real": f"cohorts/{name.split('-')[0]}", "generated": f"pools/{name}",
                         "controls": "cohorts/held-out"}.items():  # fmt: skip

@@ -3,7 +3,7 @@
 A study trains generators on sets of growing size and audits what they make (paper 000). A key is
 ``<point>.<key>``: a point is a size and a run, ``n60`` or ``n60-s2``, and what follows is a key of
 the ``findings.json`` of its audit, or ``cohort``, ``training``, ``sampling``, ``curve``. All points
-together are ``study.*``, the sets that are told apart ``figure4.*``, and ``paper000.*`` is as printed.
+together are ``study.*``, the sets that are told apart ``figure4.*``; ``paper000.*`` is as printed.
 Under no copying the best r of an image rises with the size of the set that is searched (E13): what
 is compared across sizes is therefore always a difference from controls against the same set.
 """
@@ -88,7 +88,7 @@ def collect(
     for point in points:
         out |= {f"{point.name}.{key}": value for key, value in measured(point).items()}
     out |= _together(out, points)
-    return out | _figure_4(crossed) | findings._paper_000() | distances.paper_000()
+    return out | _figure_4(crossed) | _paper_000()
 
 
 def under(found: Mapping[str, Any], name: str) -> Findings:
@@ -121,6 +121,7 @@ def _together(out: Mapping[str, Any], points: Sequence[Point]) -> Findings:
     state = {n: _state([_of_audit(out, p.name) for p in points if p.asked == n]) for n in sizes}
     found: Findings = {"study.sizes": sizes}
     found |= {f"study.sizes.{s}": [n for n in sizes if state[n] == s] for s in STATES}
+    found["study.generators"] = len(points)
     found["study.audited"] = sum(p.findings is not None for p in points)
     none = "no audit found a copy" if "none" in state.values() else "no size was decided on"
     found |= entry("study.found_up_to", max(found["study.sizes.found"], default=None), none)
@@ -166,6 +167,15 @@ def _equal(out: Mapping[str, Any], names: Sequence[str]) -> Findings:
             common = there if common is None else common & there
     most = max(common, default=None) if common else None
     return entry("study.equal_patients", most, "the sizes share no number of patients")
+
+
+def _paper_000() -> Findings:
+    """Return Tables 1 and 2 and Fig. 4 of paper 000 as printed, and what they show."""
+    told = attribution.attribution(attribution.FIGURE_4)
+    out = findings._paper_000() | distances.paper_000()
+    return out | {
+        f"paper000.figure4.{name}": getattr(told, name) for name in ("next_best_sum", "k")
+    }
 
 
 # -- Fig. 4

@@ -11,7 +11,6 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -63,14 +62,16 @@ def build(
 def render(lies: Lies, *, without_real_images: bool) -> str:
     """Return the page as text."""
     page = _page(lies, audit.LEFT_OUT if without_real_images else "")
-    built = [(s, _attempt(page, s.absent)) for s in SECTIONS]
+    built = [(s, _absent(page, s.name, s.absent)) for s in SECTIONS]
     script = audit._resource("report.js")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     # our own file, no text from outside: the policy below allows this script and no other
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.from_string(audit._resource("report.html.j2")).render(
+    return environment.from_string(
+        audit._resource("report.html.j2")
+    ).render(
         title="INCOMPLETE: study report" if lies.missing else "Study report",
         policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'",
@@ -90,16 +91,20 @@ def render(lies: Lies, *, without_real_images: bool) -> str:
     )
 
 
-def _attempt(page: StudyPage, absent: Callable[[StudyPage], str]) -> str:
-    return absent(page) if page.points else "no training set was chosen yet"
+def _absent(page: StudyPage, name: str, absent: Callable[[StudyPage], str]) -> str:
+    """Say why a section cannot be shown: most need at least one training set."""
+    if page.points or name in ("differs", "settings", "words"):
+        return absent(page)
+    return "no training set was chosen yet"
 
 
 def _page(lies: Lies, reason: str) -> StudyPage:
     curves = {name: best_r(left) for name, left in lies.audits.items()}
     examples: dict[str, str] = {}
     tops: dict[str, Shown | str] = {}
+    between: dict[str, tuple[str, str]] = {}
     if not reason:
-        examples, tops = _examples(lies), _tops(lies)
+        examples, (tops, between) = _examples(lies), _tops(lies)
     return StudyPage(
         findings=lies.findings,
         matrix=None,
@@ -108,6 +113,7 @@ def _page(lies: Lies, reason: str) -> StudyPage:
         curves={name: sets for name, sets in curves.items() if sets},
         examples=examples,
         tops=tops,
+        between=between,
         reports=lies.reports,
     )
 
@@ -126,14 +132,19 @@ def _examples(lies: Lies) -> dict[str, str]:
     return out
 
 
-def _tops(lies: Lies) -> dict[str, Any]:
+def _tops(lies: Lies) -> tuple[dict[str, Shown | str], dict[str, tuple[str, str]]]:
     """Draw the most similar pair of each audit whose corpora can be opened."""
-    out: dict[str, Any] = {}
+    out: dict[str, Shown | str] = {}
+    between = {}
     for name, left in lies.audits.items():
-        if {"real", "generated"} <= set(left.corpora):
-            one = only_first(left)
-            corpora = (left.corpora["generated"], left.corpora["real"])
-            out |= {name: x for x in pictures(one.findings, *corpora, one.registration).values()}
-        else:
+        if not {"real", "generated"} <= set(left.corpora):
             out[name] = "a corpus of this audit cannot be opened"
-    return out
+            continue
+        one = only_first(left)
+        what = (one.findings, left.corpora["generated"], left.corpora["real"], one.registration)
+        for top in pictures(*what).values():
+            out[name] = top
+            two = shown.between(*what) if isinstance(top, Shown) and top.affine else None
+            if two is not None:
+                between[name] = two
+    return out, between

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from fingerprint.report import tables
 from fingerprint.report.blocks import Items, Prose, Table
+from fingerprint.report.study.first import FEATURES
 from fingerprint.report.study.page import Parts, StudyPage, chunks
 
 ROWS = {
@@ -35,17 +36,23 @@ ROWS = {
 def cohorts(page: StudyPage) -> list[Any]:
     """Return what each training set holds, and the held-out slices that it is compared with."""
     about: Parts = [
-        "Patients were divided first: nobody is both trained on and held out. Sexes and classes in "
-        "equal parts", *_nested(page), "; patients take turns, so that a set is of as many patients "
-        "as can be had. ", _ages(page),
+        "Patients were divided first: nobody is both trained on and held out. ", *_equal(page),
+        "Patients take turns, so that a set is of as many patients as can be had. ", _ages(page),
     ]  # fmt: skip
     out = [_cohorts(page, names) for names in chunks(page.once)]
     return [Prose(about), *out]
 
 
-def _nested(page: StudyPage) -> Parts:
-    nested = page.findings.get("study.settings.nested")
-    return [", each set within the next larger one" if nested else ", each set drawn anew"]
+def _equal(page: StudyPage) -> Parts:
+    f = page.findings
+    parts = [
+        *(["sexes"] if f.get("study.settings.balance_sex") else []),
+        *(["classes"] if f.get("study.settings.classes") else []),
+    ]
+    equal = f"In equal parts: {' and '.join(parts)}. " if parts else ""
+    nested = f.get("study.settings.nested")
+    return [equal, "Each set lies within the next larger one. " if nested else
+            "Each set is drawn anew. "]  # fmt: skip
 
 
 def other_ages(page: StudyPage) -> bool:
@@ -80,9 +87,9 @@ def differs(page: StudyPage) -> list[Any]:
     ages: Parts = ["Ages (E14): paper 000 has patients of 26 years in four sets and of 24 to 39 in "
                    "the largest, so size and age are confounded there. ", _ages(page)]  # fmt: skip
     rows: list[Parts] = [
-        ["Order (E09): the paper aligns images before they are correlated in one place and after it "
-         "in another, and states no cost. Here every image is compared with every slice as stored "
-         "and at every pose of a grid, and only the best pairs are registered, affine and then "
+        ["Order (E09): the paper aligns images before they are correlated in one place and after "
+         "it in another, and states no cost. Here every image is compared with every slice as "
+         "stored and at every pose of a grid, and only the best pairs are registered, affine and then "
          "elastic."],
         ["FID (E10): the paper does not say how many generated images its FID is of. Here n is "
          "stated and equal within a column, controls give the floor, and no value is compared with "
@@ -96,8 +103,8 @@ def differs(page: StudyPage) -> list[Any]:
          v("study.settings.generator", "text"), ", ", v("study.settings.train_px"), " px, ",
          v("study.settings.train_steps"), " steps for every size. Another generator, or more "
          "steps, may copy at other sizes."],
-        ["Conclusion: the paper says that generators trained on about 100 images or fewer make near "
-         "duplicates; it ran none on 100. Here only the sizes of this page are spoken of."],
+        ["Conclusion: the paper says that generators trained on about 100 images or fewer make "
+         "near duplicates; it ran none on 100. Here only the sizes of this page are spoken of."],
     ]  # fmt: skip
     if page.findings.get("study.brought"):
         rows[4] = ["Generators: the images were brought, so nothing is known here of how they were "
@@ -131,9 +138,12 @@ def not_run(page: StudyPage) -> list[Any]:
     """Return every question without an answer, at which sizes, and what to supply."""
     open_: dict[tuple[str, str], list[str]] = {}
     keys: dict[tuple[str, str], str] = {}
+    least = min(map(page.slices, page.points), default=0)
     for name in page.points:
         audited = name in page.audited
         for key, text in QUESTIONS.items():
+            if key.startswith("limit.generator") and page.slices(name) == least:
+                continue  # its own images are audited, not planted
             of_audit = key not in ("identical.images", "training.steps", "curve.step")
             if page.has(f"{name}.{key}") or (of_audit and not audited):
                 continue
@@ -146,9 +156,9 @@ def not_run(page: StudyPage) -> list[Any]:
         known = f"{keys[at]}.reason" in page.findings
         answer = page.value(keys[at]) if known else f"not run: {at[1]}"
         rows.append([at[0], "; ".join(labels), answer])
-    for name in ("fid", "pixels", "texture"):
+    for name in FEATURES:
         if f"figure4.{name}.matrix.reason" in page.findings:
-            rows.append([f"Fig. 4 by {name}", "", page.value(f"figure4.{name}.matrix")])
+            rows.append([f"Fig. 4 by {FEATURES[name]}", "", page.value(f"figure4.{name}.matrix")])
     if not page.has("figure4.features"):
         rows.append(["Fig. 4", "", page.value("figure4.features")])
     rows.append(["Whether single slices were used for training", "all",

@@ -104,7 +104,12 @@ def effect_sizes(sets: Mapping[str, Sequence[Mark]], printed: Sequence[Mark]) ->
 
 
 def against_size(
-    sets: Mapping[str, Sequence[Mark]], name: str, label: str, *, percent: bool = False
+    sets: Mapping[str, Sequence[Mark]],
+    name: str,
+    label: str,
+    *,
+    percent: bool = False,
+    zero: bool = True,
 ) -> str:
     """Draw numbers with their intervals against the size of the training set, a line through."""
     with mpl.rc_context(RC):
@@ -122,7 +127,7 @@ def against_size(
         _size_axis(axes, [mark.size for marks in sets.values() for mark in marks])
         if percent:
             axes.set_ylim(-3, 103)
-        else:
+        elif zero:
             axes.axhline(0, color=MUTED, linewidth=0.8)
         if len(sets) > 1:
             axes.legend(loc="best", fontsize=9.5)

@@ -7,13 +7,15 @@ from fingerprint.report.first import Headline, Verdict
 from fingerprint.report.page import Page
 from fingerprint.report.study.page import Parts, StudyPage, rekeyed, sizes
 
-QUESTION = "On how many slices must a generator be trained before it no longer shows their patients?"
+QUESTION = (
+    "On how many slices must a generator be trained before it no longer shows their patients?"
+)
 FEATURES = {"fid": "FID", "pixels": "pixels", "texture": "texture"}
 
 
 def verdict(page: StudyPage) -> Verdict:
     """Return the sentence of the study, and a line for each size that it rests on."""
-    lines = [(f"{page.label(name)} slices", _line(page, name)) for name in page.points]
+    lines = [(page.label(name, "slices"), _line(page, name)) for name in page.points]
     alarm = bool(page.findings["study.sizes.found"] or page.findings["study.sizes.set"])
     return Verdict(_lead(page), lines, alarm)
 
@@ -70,7 +72,7 @@ def _set(of: Page, page: StudyPage, name: str) -> Parts:
 def headlines(page: StudyPage) -> list[Headline]:
     """Return five numbers: sizes, where copying ends, where none is found, excess, Fig. 4."""
     f = page.findings
-    planned: Parts = ["of ", f"{len(page.points):,}", " generators"]
+    planned: Parts = ["of ", page.value("study.generators"), " that are trained"]
     return [
         Headline("Generators audited", [page.value("study.audited")], planned),
         _up_to(page),
@@ -92,8 +94,8 @@ def _up_to(page: StudyPage) -> Headline:
 def _none_from(page: StudyPage) -> Headline:
     label = "No copies found from"
     if page.has("study.none_from"):
-        return Headline(label, [page.value("study.none_from"), " slices on"], ["above the detection "
-                        "limit of each audit"])  # fmt: skip
+        above: Parts = ["above the detection limit of each audit"]
+        return Headline(label, [page.value("study.none_from"), " slices on"], above)
     return Headline(label, [page.value("study.none_from")])
 
 

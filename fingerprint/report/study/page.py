@@ -32,6 +32,9 @@ class StudyPage(Page):
         Point -> picture of some slices and images by class.
     tops : mapping
         Point -> pictures of its most similar pair, or why there are none.
+    between : mapping
+        Point -> the difference of that pair as stored and after the affine map, where it was
+        registered.
     reports : frozenset
         Points whose audit has a page of its own.
     """
@@ -39,6 +42,7 @@ class StudyPage(Page):
     curves: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
     examples: Mapping[str, str] = field(default_factory=dict)
     tops: Mapping[str, Shown | str] = field(default_factory=dict)
+    between: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     reports: frozenset[str] = frozenset()
 
     def value(self, key: str, kind: str = "n") -> Value:
@@ -68,10 +72,11 @@ class StudyPage(Page):
         held = self.findings.get(f"{name}.cohort.slices")
         return int(held or self.findings[f"{name}.asked"])
 
-    def label(self, name: str) -> str:
-        """Return the head of a column."""
+    def label(self, name: str, of: str = "") -> str:
+        """Return the head of a column or row: 60, or 60 slices, run 2."""
         run = self.findings[f"{name}.run"]
-        return f"{self.slices(name):,}" + (f", run {run + 1}" if run else "")
+        words = [f"{self.slices(name):,}", *([of] if of else [])]
+        return " ".join(words) + (f", run {run + 1}" if run else "")
 
     def of(self, name: str) -> Page:
         """Return the page of one audit, as far as the study keeps its numbers."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
 
-from fingerprint.report import similar
-from fingerprint.report.blocks import Pair, Pairs, Prose, Sheet
+from fingerprint.register import kept
+from fingerprint.report import pairs, raster, similar
+from fingerprint.report.blocks import Pair, Pairs, Prose, Sheet, View
 from fingerprint.report.pairs import Slices, webp
 from fingerprint.report.study.page import Parts, StudyPage, rekeyed
 
@@ -98,12 +100,42 @@ def tops(page: StudyPage) -> list[Any]:
 
 def _pair(page: StudyPage, name: str) -> Pair:
     pair: Pair = rekeyed(similar._pair(page.of(name), 1), name)
-    views = [replace(view, alt=view.alt.replace("pair 1", f"of {page.label(name)} slices"))
-             for view in pair.views]  # fmt: skip
+    of = f"of {page.label(name, 'slices')}"
+    views = pair.views if name not in page.between else _eight(pair.views, *page.between[name])
+    views = [replace(view, alt=view.alt.replace("of pair 1", of)) for view in views]
     head = [("Training slices", page.value(f"{name}.asked")), *pair.head]
     return replace(pair, place=page.slices(name), head=head, views=views)
 
 
-def readable(labels: Mapping[str, Any]) -> bool:
-    """Whether a table of a corpus says which class a slice is of."""
-    return labels.get("classes") is not None
+def _eight(views: Sequence[View], stored: str, affine: str) -> list[View]:
+    """Put the difference of each stage below its image; the regions are below the real slice."""
+    *four, last, regions = views
+    if four[3].uri:
+        last = replace(last, caption="difference, elastic")
+    else:  # what it shows is after the affine map then
+        last = View("", "elastic: not run for this pair")
+    words = {"as stored": stored, "affine": affine}
+    two = [View("", f"difference, {stage}", f"Difference of pair 1, {stage}", uri)
+           for stage, uri in words.items()]  # fmt: skip
+    return [*four, regions, *two, last]
+
+
+def between(
+    findings: Mapping[str, Any], generated: Slices, real: Slices, registration: xr.Dataset | None
+) -> tuple[str, str] | None:
+    """Return the differences of the first pair as stored and after its affine map, as data URIs.
+
+    None where the pair was not registered; `report.pairs.pictures` has the last difference, and
+    found the images by the digest of their pixels.
+    """
+    at = (findings["pair.1.query"], int(findings["pair.1.slice"]))
+    row = None if registration is None else kept.places(registration).get(at)
+    if registration is None or row is None:
+        return None
+    digests = [str(digest) for digest in generated.label("digest")]
+    image = generated.at([digests.index(findings["pair.1.query_digest"])])[0]
+    other = real.at([at[1]])[0]
+    matrix = registration["matrix"].isel(query=row).to_numpy()
+    moved, inside = pairs.aligned(image, matrix, None)
+    both = raster.difference(image, other), raster.difference(moved, other, inside)
+    return webp(both[0], pairs.LARGE_PX), webp(both[1], pairs.LARGE_PX)

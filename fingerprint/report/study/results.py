@@ -31,8 +31,9 @@ def results(page: StudyPage) -> list[Any]:
     note: Parts = [
         "Intervals of the share: Clopper\u2013Pearson, images being independent draws of one "
         "generator; how much another training differs only further runs show. Intervals of z: over "
-        "clusters of images that repeat each other and over control patients. Identical images have "
-        "no finite z and are left out of it. A dash was not computed: see \u201cWhat was not run\u201d."
+        "clusters of images that repeat each other and over control patients. Identical images "
+        "have no finite z and are left out of it. A dash was not computed: what is missing stands "
+        "under \u201cWhat was not run\u201d."
     ]  # fmt: skip
     return [Prose(about), Table(["By size of the training set"], COLUMNS, rows, note, text=True)]
 
@@ -82,6 +83,12 @@ def against_size(page: StudyPage) -> list[Any]:
                    "with 95 % intervals: 0 is no more alike than strangers. The controls of each "
                    "size meet as many slices as the images do, so the sizes can be set side by "
                    "side."]),
+        _chart(page, "best", "Mean best r",
+               {"generated": "table1.generated.mean_r", "controls": "table1.control.mean_r"},
+               "mean best r", [
+                   "As stored. Controls rise with the size by themselves (E13): a fall of the "
+                   "generated towards them is copying at small sizes, not more distance at large "
+                   "ones."], zero=False),
         _chart(page, "patients", "Patients shown", {"in the risk register": "risk.patients"},
                "patients", [
                    "Patients of the training set whom at least one image or the patient level "
@@ -92,13 +99,13 @@ def against_size(page: StudyPage) -> list[Any]:
 
 def _chart(
     page: StudyPage, name: str, title: str, keys: dict[str, str], label: str, caption: Parts,
-    *, ends: str = "", percent: bool = False,
+    *, ends: str = "", percent: bool = False, zero: bool = True,
 ) -> Chart | None:  # fmt: skip
     sets = {who: _marks(page, key, ends or key) for who, key in keys.items()}
     sets = {who: marks for who, marks in sets.items() if marks}
     if not sets:
         return None
-    svg = drawn.against_size(sets, name, label, percent=percent)
+    svg = drawn.against_size(sets, name, label, percent=percent, zero=zero)
     return Chart(name, title, svg, f"{title} against the size of the training set.", caption)
 
 
@@ -183,7 +190,7 @@ def _limits(page: StudyPage, names: Any) -> Table:
         "In brackets: at least so large a share of such copies is found, with 95 % confidence. "
         "No limit: not all were found at the easiest strength; a dash: none was planted."
     ]
-    heads = [f"{page.label(name)} slices" for name in names]
+    heads = [page.label(name, "slices") for name in names]
     return Table(["Weakest copies found"], ("Kind of copy", *heads), rows, note, text=True)
 
 

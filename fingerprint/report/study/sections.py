@@ -1,4 +1,4 @@
-"""The sections of the page of a study, in one list: title, what is in it, what is absent and why."""
+"""The sections of the page of a study, in one list: title, content, what is absent and why."""
 
 from __future__ import annotations
 

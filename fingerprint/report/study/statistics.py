@@ -92,9 +92,11 @@ def _expected(page: StudyPage) -> Table:
         ])  # fmt: skip
     columns = ("Training slices", "Generated", "Controls", "Generated, equal number",
                "Controls, equal number", "Best of as many strangers, SD")  # fmt: skip
-    note: Parts = ["Mean best r, as stored. Equal number: as if ", page.value("study.equal_patients"),
-                   " patients were searched. The last column is what chance alone adds to the best "
-                   "of so many independent values."]  # fmt: skip
+    equal_n = page.value("study.equal_patients")
+    note: Parts = [
+        "Mean best r, as stored. Equal number: as if ", equal_n, " patients were searched. The last "
+        "column is what chance alone adds to the best of so many independent values.",
+    ]  # fmt: skip
     return Table(["Mean best r"], columns, rows, note)
 
 
@@ -143,11 +145,23 @@ def _effect(page: StudyPage) -> list[Any]:
         "effect", "Effect size", drawn.effect_sizes(sets, printed),
         "Mean, smallest and largest Fisher z against the size of the training set.",
         ["As Fig. 3 of paper 000, whose title calls z a significance: it is an effect size (E06), "
-         "and a test needs controls. Mean z at ", page.value(f"{last}.asked"), " slices: generated ",
+         "and a test needs controls. Mean z at ", page.value(f"{last}.asked"), " slices: ",
+         "generated ",
          page.value(f"{last}.table1.generated.mean_z", "z"), ", controls ",
          page.value(f"{last}.table1.control.mean_z", "z"), ". Bars reach from the smallest to the "
          "largest z of an image; identical images have none."],
-    )]  # fmt: skip
+    ), _effects(page)]  # fmt: skip
+
+
+def _effects(page: StudyPage) -> Table:
+    rows = [
+        [page.label(name), *(page.cell(f"{name}.table1.{who}.mean_z", "z") for who in SETS),
+         page.cell(f"paper000.table1.{page.slices(name)}.mean_z", "z")]
+        for name in page.audited
+    ]  # fmt: skip
+    columns = ("Training slices", "Generated", "Controls", "Paper 000, printed")
+    note: Parts = ["As stored, all images that are not identical. Controls met the same slices."]
+    return Table(["Mean z"], columns, rows, note, text=True, beside=True)
 
 
 def _marks(page: StudyPage, who: str) -> list[Mark]:

@@ -22,9 +22,9 @@ def curve(page: StudyPage) -> list[Any]:
     names = [name for name in page.once if page.has(f"{name}.curve.step")]
     about: Parts = [
         "States of each generator were kept during its training, and images of each compared with "
-        "the training set at the size it was trained at, as stored, beside held-out slices: a small "
-        "audit without poses. It shows when copying begins; the audits of the last state show "
-        "whether it does."
+        "the training set at the size it was trained at, as stored, beside held-out slices: a "
+        "small audit without poses. It shows when copying begins; the audits of the last state "
+        "show whether it does."
     ]  # fmt: skip
     out: list[Any] = [Prose(about)]
     f = page.findings
@@ -58,7 +58,9 @@ def _begins(page: StudyPage) -> Table:
         if page.has(f"{key}.found.{last}"):
             found = [page.value(f"{key}.found.{last}"), " of ", page.value(f"{key}.images.{last}")]
         ends = [page.cell(f"{key}.excess.{k}", "z") for k in (0, max(last, 0))]
-        begins = page.value(f"{key}.begins")
+        begins: Any = page.cell(f"{key}.begins")
+        if found != "\u2013" and not page.has(f"{key}.begins"):
+            begins = "none"
         rows.append([page.label(name), begins, found, *ends])
     columns = ("Training slices", "First step with copies found", "Found in the last state",
                "z above controls, first state", "last state")  # fmt: skip

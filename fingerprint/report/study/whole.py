@@ -91,53 +91,49 @@ def figure_4(page: StudyPage) -> list[Any]:
         "smallest sum of all ways to pair them. That says which patients a set was trained on; "
         "the paper reads it as the distance being sensitive (E11).",
     ]  # fmt: skip
-    named = page.findings["figure4.features"]
-    order = sorted(named, key=lambda name: [*FEATURES, name].index(name))
-    drawn_here = [_heat(page, name) for name in order if page.has(f"figure4.{name}.matrix")]
-    return [Prose(about), *drawn_here, _paper(page), _told(page, order)]
+    order = [name for name in FEATURES if page.has(f"figure4.{name}.matrix")]
+    charts = [_heat(page, name) for name in order] + [_paper(page)]
+    return [Prose(about), *charts, _told(page, order, beside=len(charts) % 2 == 1)]
 
 
 def _heat(page: StudyPage, name: str) -> Chart:
-    key, text = f"figure4.{name}", FEATURES.get(name, name)
+    key, text = f"figure4.{name}", FEATURES[name]
     svg = drawn.heat(page.findings[f"{key}.matrix"], f"{key}.matrix", "bits")
-    return Chart(
-        f"figure4-{name}", f"By {text}" if name == "fid" else f"By Fr\u00e9chet distance of {text}",
-        svg, f"Distances of training sets (rows) and generated sets (columns) by {text}.",
-        [page.value(f"{key}.row_hits"), " of ", page.value(f"{key}.k"), " training sets are "
-         "nearest to their own generated set; p = ", page.value(f"{key}.p", "p"), "."],
-    )  # fmt: skip
+    title = "By FID" if name == "fid" else f"By Fr\u00e9chet distance of {text}"
+    alt = f"Distances of training sets (rows) and generated sets (columns) by {text}."
+    return Chart(f"figure4-{name}", title, svg, alt, _sums(page, key, "bits"))
 
 
 def _paper(page: StudyPage) -> Chart:
-    svg = drawn.heat(page.findings["paper000.figure4"], "paper000.figure4", "mean")
-    return Chart(
-        "figure4-paper", "Paper 000, as printed: FID", svg,
-        "Fig. 4 of paper 000: FID of seven training sets (rows) and generated sets (columns).",
-        [page.value("paper000.figure4.row_hits"), " of 7 rows; p = ",
-         page.value("paper000.figure4.p", "p"), " of 5,040 permutations."],
-    )  # fmt: skip
+    key = "paper000.figure4"
+    alt = "Fig. 4 of paper 000: FID of seven training sets (rows) and generated sets (columns)."
+    svg = drawn.heat(page.findings[key], key, "mean")
+    caption = _sums(page, key, "mean")
+    return Chart("figure4-paper", "Paper 000, as printed: FID", svg, alt, caption)
 
 
-def _told(page: StudyPage, order: Sequence[str]) -> Table:
-    keys = [(f"figure4.{name}", FEATURES.get(name, name)) for name in order]
-    rows: list[list[Any]] = []
-    for key, text in keys:
-        ends: Parts = [page.value(f"{key}.row_hits"), " and ", page.value(f"{key}.column_hits"),
-                       " of ", page.value(f"{key}.k")]  # fmt: skip
-        sums = [page.value(f"{key}.{x}_sum", "bits") for x in ("diagonal", "next_best")]
-        rows.append([text, ends, *sums, page.value(f"{key}.permutations"),
-                     page.value(f"{key}.p", "p")])  # fmt: skip
-    rows.append([
-        "paper 000, FID as printed",
-        [page.value("paper000.figure4.row_hits"), " and ",
-         page.value("paper000.figure4.column_hits"), " of 7"],
-        page.value("paper000.figure4.diagonal_sum", "mean"), "149.2", "5,040",
-        page.value("paper000.figure4.p", "p"),
-    ])  # fmt: skip
-    columns = ("Features", "Rows and columns hit", "Sum of the diagonal", "Next best sum",
-               "Permutations", "p")  # fmt: skip
-    note: Parts = ["One hit is expected by chance. p is the share of all pairings whose sum is at "
-                   "most that of the diagonal: with k sets it cannot be below 1/k!."]  # fmt: skip
-    if not page.has("figure4.fid.matrix") and page.reason("figure4.fid.matrix") != "not recorded":
+def _sums(page: StudyPage, key: str, kind: str) -> Parts:
+    return [
+        "Sum of the diagonal ", page.value(f"{key}.diagonal_sum", kind),
+        ", of the next best pairing ", page.value(f"{key}.next_best_sum", kind), ".",
+    ]  # fmt: skip
+
+
+def _told(page: StudyPage, order: Sequence[str], *, beside: bool) -> Table:
+    named = {f"figure4.{name}": FEATURES[name] for name in order}
+    named["paper000.figure4"] = "paper 000, FID"
+    rows = [
+        [text,
+         [page.value(f"{key}.row_hits"), " and ", page.value(f"{key}.column_hits"), " of ",
+          page.value(f"{key}.k")],
+         page.value(f"{key}.p", "p")]
+        for key, text in named.items()
+    ]  # fmt: skip
+    note: Parts = ["Rows and columns whose smallest value is on the diagonal: one of each is "
+                   "expected by chance. p is the share of all pairings whose sum is at most that "
+                   "of the diagonal; with k sets it cannot be below 1/k!."]  # fmt: skip
+    if "figure4.fid.matrix.reason" in page.findings:
         note.append(f" FID: not run: {page.reason('figure4.fid.matrix')}.")
-    return Table(["Which set made which"], columns, rows, note)
+    columns = ("Features", "Rows and columns hit", "p")
+    title = ["Which set made which"]
+    return Table(title, columns, rows, note, text=True, beside=beside)
