@@ -9,6 +9,7 @@ import naive
 import numpy as np
 import pandas as pd
 import pytest
+from corpora import make_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -545,6 +546,17 @@ def test_an_empty_corpus_is_refused():
         chosen(hospital([]), design())
     with pytest.raises(ValueError, match="any slice: none there"):
         chosen(hospital([]), design(ages=None, balance_sex=False, classes=(), shrink=True))
+
+
+def test_the_labels_of_a_sealed_corpus_are_read_as_they_are(tmp_path, rng):
+    images = rng.integers(0, 255, (24, 32, 32), np.uint8)
+    sealed = make_corpus(tmp_path / "real.zarr", images, [f"P{k // 2:03d}" for k in range(24)])
+    asked = design(ages=(40, 40), balance_sex=False, classes=(), sizes=(4, 9))
+    made = chosen(sealed.slices, asked)
+    assert [len(rows) for rows in made.training.values()] == [4, 9]
+    assert len(who(sealed.slices, made.training[9])) == 9
+    with pytest.raises(ValueError, match="too small"):  # every patient has slices of both sexes
+        chosen(sealed.slices, design(ages=(40, 40), classes=(), shrink=True))
 
 
 def test_a_missing_column_is_named():
