@@ -1,4 +1,4 @@
-"""Small recipes, smooth images and phantoms: what the tests of generators share."""
+"""Small recipes and smooth images: what the tests of generators share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fingerprint.models.recipe import Recipe
-from fingerprint.phantom import one_slice, seen
 
 Images = NDArray[np.uint8]
 QUICK: dict[str, dict[str, Any]] = {
@@ -32,16 +31,6 @@ def blobs(n: int, px: int = 32, seed: int = 0) -> Images:
         for a, b, c in zip(*rng.uniform((0, 0, 0), (2, 2, 6), (n, 3)).T, strict=True)
     ]
     return np.round(127.5 + 100 * np.array(waves)).astype(np.uint8)
-
-
-def people(first: int, n: int) -> Images:
-    """Return a slice of each of n phantom patients at 32 px: liver, heart, shoulders in turn."""
-    return np.stack(
-        [
-            seen(one_slice(p, (3, 10, 20)[p % 3], seed=7, n_slices=24, size_px=64), size_px=32)
-            for p in range(first, first + n)
-        ]
-    )
 
 
 def pearson(a: Images, b: Images) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from fingerprint.search import matches
 IMAGES = 40
 # name -> patients, slices of each, exact copies, copies that statistics find
 WORLDS: dict[str, tuple[int, int, int, int]] = {
-    "n6": (3, 2, 3, 28), "n60": (20, 3, 2, 12), "n60-s2": (20, 3, 1, 10), "n600": (60, 10, 0, 0),
+    "n6": (3, 2, 3, 28), "n60": (10, 6, 2, 12), "n60-s2": (10, 6, 1, 10), "n600": (60, 10, 0, 0),
 }  # fmt: skip
 STEPS = (250, 500, 1000, 2000, 4000)
 
@@ -167,31 +167,44 @@ def document(names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _audit(made: MadeStudy, name: str) -> None:
-    patients, slices, same, copies = WORLDS[name]
-    path = made.path / "audits" / name
-    made_run = make_run(
+    path, first = made.path / "audits" / name, name.split("-")[0]
+    _, _, same, copies = WORLDS[name]
+    places = {
+        "real": f"cohorts/{first}", "generated": f"pools/{name}", "controls": "cohorts/held-out",
+    }  # fmt: skip
+    if name == first:
+        run = _searched(path, name)
+        for role, place in places.items():
+            (made.path / place).mkdir(parents=True, exist_ok=True)
+            made.corpora[place] = _with_regions(run.corpora[role])
+    else:  # trained again on the same set: the same images here, judged in another way
+        shutil.copytree(made.path / "audits" / first, path)
+        made.corpora[f"pools/{name}"] = made.corpora[f"pools/{first}"]
+        (made.path / f"pools/{name}").mkdir()
+        run = MadeRun(path, {})
+    run.corpora = {role: made.corpora[place] for role, place in places.items()}
+    document = json.loads((path / "run.json").read_bytes())
+    for role, place in places.items():
+        document["inputs"][role]["path"] = f"../../{place}"
+    (path / "run.json").write_text(json.dumps(document))
+    (path / "report.html").write_text("the page of the audit")
+    judge(run, size_of(name), copies, min(same, copies))
+
+
+def _searched(path: Path, name: str) -> MadeRun:
+    patients, slices, same, _ = WORLDS[name]
+    run = make_run(
         path, queries=IMAGES, patients=patients, slices=slices, size=32, copies=same,
         moved=min(6, patients), pose=patients < 60, held_out=True,
     )  # fmt: skip
-    register(made_run, elastic=1)
-    for role, place in {"real": f"cohorts/{name.split('-')[0]}", "generated": f"pools/{name}",
-                        "controls": "cohorts/held-out"}.items():  # fmt: skip
-        corpus = made_run.corpora[role]
-        region = np.resize(["c1", "c2", "c3"], corpus.n).astype(object)
-        corpus.labels["region"] = region
-        count = {c: int((region == c).sum()) for c in ("c1", "c2", "c3")}
-        corpus.summary |= {"classes": count}
-        (made.path / place).mkdir(parents=True, exist_ok=True)
-        made.corpora[place] = corpus
-        made_run.corpora[role] = corpus
-    run = json.loads((path / "run.json").read_bytes())
-    for role, entry in run["inputs"].items():
-        folder = {"real": f"cohorts/{name.split('-')[0]}", "generated": f"pools/{name}",
-                  "controls": "cohorts/held-out"}[role]  # fmt: skip
-        entry["path"] = f"../../{folder}"
-    (path / "run.json").write_text(json.dumps(run))
-    (path / "report.html").write_text("the page of the audit")
-    judge(made_run, size_of(name), copies, min(same, copies))
+    return register(run, elastic=1)
+
+
+def _with_regions(corpus: FakeCorpus) -> FakeCorpus:
+    region = np.resize(["c1", "c2", "c3"], corpus.n).astype(object)
+    corpus.labels["region"] = region
+    corpus.summary |= {"classes": {c: int((region == c).sum()) for c in ("c1", "c2", "c3")}}
+    return corpus
 
 
 def judge(made: MadeRun, size: int, copies: int, identical: int) -> None:

@@ -9,6 +9,7 @@ import naive
 import numpy as np
 import pandas as pd
 import pytest
+from corpora import make_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -396,6 +397,35 @@ def test_a_small_share_of_a_small_corpus_holds_out_one_of_each_sex():
     assert set(labels["sex"].iloc[made.held_out[6]]) == {"F", "M"}
 
 
+def test_a_turn_that_is_not_taken_in_full_has_the_ages_of_the_training_set():
+    # the old have more slices, so that a large training set has four of them for one of the young
+    young, old = hospital([30] * 300, each=1), hospital([70] * 300, each=9)
+    labels = pd.concat([young, old.assign(participant=old["participant"] + "old")])
+    made = chosen(labels, design(ages=(20, 80), sizes=(1800,), held_out=0.8))
+    ages = [labels["age"].iloc[rows] for rows in (made.training[1800], made.held_out[1800])]
+    assert [(age == 30).sum() for age in ages] == [360, 360]
+    assert len(made.held_out[1800]) == 1800
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_two_patients_of_a_narrow_band_are_on_either_side(seed):
+    labels = hospital([26, 26] + list(range(27, 40)) * 3, each=1)
+    made = chosen(
+        labels, design(sizes=(6, 60), ages_largest=(24, 39), held_out=0.2, seed=seed, shrink=True)
+    )
+    assert len(who(labels, made.held_out[6])) == 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_two_patients_who_have_every_class_are_on_either_side(seed):
+    labels = hospital([26] * 30, each=1)
+    everything = labels["participant"].isin(["p3F", "p8F", "p0M", "p1M"])
+    labels = labels[everything | (labels["region"] != "c2")]
+    made = chosen(labels, design(sizes=(6,), held_out=0.2, seed=seed))
+    held = labels.iloc[made.held_out[6]]
+    assert (held["region"] == "c2").sum() == 2
+
+
 # -- sets of Fig. 4
 
 
@@ -518,6 +548,17 @@ def test_an_empty_corpus_is_refused():
         chosen(hospital([]), design(ages=None, balance_sex=False, classes=(), shrink=True))
 
 
+def test_the_labels_of_a_sealed_corpus_are_read_as_they_are(tmp_path, rng):
+    images = rng.integers(0, 255, (24, 32, 32), np.uint8)
+    sealed = make_corpus(tmp_path / "real.zarr", images, [f"P{k // 2:03d}" for k in range(24)])
+    asked = design(ages=(40, 40), balance_sex=False, classes=(), sizes=(4, 9))
+    made = chosen(sealed.slices, asked)
+    assert [len(rows) for rows in made.training.values()] == [4, 9]
+    assert len(who(sealed.slices, made.training[9])) == 9
+    with pytest.raises(ValueError, match="too small"):  # every patient has slices of both sexes
+        chosen(sealed.slices, design(ages=(40, 40), classes=(), shrink=True))
+
+
 def test_a_missing_column_is_named():
     with pytest.raises(ValueError, match="a column region"):
         chosen(hospital([26] * 9).drop(columns="region"), design())
@@ -599,6 +640,15 @@ def test_patients_are_dealt_to_sets_evenly_in_every_group(people, n, seed):
         # sorted by what they have, each set gets one of every n: they differ by one patient's
         total = np.bincount(part[group == name], slices[group == name], minlength=n)
         assert total.max() - total.min() <= max(slices[group == name], default=0)
+
+
+def test_no_set_has_the_patients_with_most_slices_more_often():
+    slices = np.arange(12)[:, None]
+    first = [
+        deal.parts(np.zeros(12, int), slices, 3, np.random.default_rng(seed))[11]
+        for seed in range(900)
+    ]
+    assert np.abs(np.bincount(first) - 300).max() < 4 * np.sqrt(200)
 
 
 @given(st.lists(st.integers(0, 5), max_size=50))

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generators import blobs, pearson, people, quick
+from generators import Images, blobs, pearson, quick
 from torch import nn
 
 from fingerprint.models import ddpm
 from fingerprint.models.recipe import Recipe
 from fingerprint.models.sampling import sample
 from fingerprint.models.training import train
+from fingerprint.phantom import one_slice, seen
 
 diffusers = pytest.importorskip("diffusers", reason="the study extra is not installed")
 
@@ -150,6 +151,16 @@ def test_the_loss_falls(tmp_path) -> None:
     losses: list[float] = []
     train(blobs(6), recipe, tmp_path, lambda step, steps, loss: losses.append(loss))
     assert np.mean(losses[-8:]) < 0.5 * np.mean(losses[:4])
+
+
+def people(first: int, n: int) -> Images:
+    """Return a slice of each of n phantom patients at 32 px: liver, heart, shoulders in turn."""
+    return np.stack(
+        [
+            seen(one_slice(p, (3, 10, 20)[p % 3], seed=7, n_slices=24, size_px=64), size_px=32)
+            for p in range(first, first + n)
+        ]
+    )
 
 
 def _copies(folder: Path, recipe: Recipe, n: int) -> None:

@@ -89,8 +89,8 @@ def differs(page: StudyPage) -> list[Any]:
     rows: list[Parts] = [
         ["Order (E09): the paper aligns images before they are correlated in one place and after "
          "it in another, and states no cost. Here every image is compared with every slice as "
-         "stored and at every pose of a grid, and only the best pairs are registered, affine and then "
-         "elastic."],
+         "stored and at every pose of a grid, and only the best pairs are registered, affine and "
+         "then elastic."],
         ["FID (E10): the paper does not say how many generated images its FID is of. Here n is "
          "stated and equal within a column, controls give the floor, and no value is compared with "
          "that of another n."],

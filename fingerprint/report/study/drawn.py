@@ -21,6 +21,7 @@ from fingerprint.report.blocks import WRITE
 from fingerprint.report.figures import MUTED, RC, _figure, _plain_log, _spread, _svg
 
 Floats = NDArray[np.float64]
+STEPS = 6  # that are written below the axis, at most
 DASHED = (0, (4, 2))
 GENERATED, CONTROL, PRINTED = "#0b4f75", "#c0650c", "#8a949e"
 
@@ -191,7 +192,10 @@ def training(lines: Sequence[Line], name: str, label: str) -> str:
                                   linewidth=0)  # fmt: skip
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.set(xscale="log", xlabel="training steps", ylabel=label)
-        _plain_log(axes)
+        steps = sorted({step for line in lines for step in line.steps})
+        shown = steps[:: -(-len(steps) // STEPS) or 1]
+        axes.set_xticks(shown, [f"{n:,}" for n in shown])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.legend(loc="best", fontsize=9.5, title="training slices", title_fontsize=9.5)
         return _svg(figure, name)
 

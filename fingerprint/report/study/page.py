@@ -90,8 +90,8 @@ def spent(seconds: float) -> str:
     """Return a time as people say it."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
+            return f"{seconds / size:.1f}\u00a0{unit}"
+    return f"{seconds:.0f}\u00a0s"
 
 
 def rekeyed(block: Any, name: str) -> Any:

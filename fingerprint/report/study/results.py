@@ -82,7 +82,8 @@ def against_size(page: StudyPage) -> list[Any]:
                    "Mean best z of the images less that of controls against the same training set, "
                    "with 95 % intervals: 0 is no more alike than strangers. The controls of each "
                    "size meet as many slices as the images do, so the sizes can be set side by "
-                   "side."]),
+                   "side. Smooth images resemble everybody: an excess alone is no copying, the "
+                   "lists decide."]),
         _chart(page, "best", "Mean best r",
                {"generated": "table1.generated.mean_r", "controls": "table1.control.mean_r"},
                "mean best r", [
@@ -188,7 +189,7 @@ def _limits(page: StudyPage, names: Any) -> Table:
     ]  # fmt: skip
     note: Parts = [
         "In brackets: at least so large a share of such copies is found, with 95 % confidence. "
-        "No limit: not all were found at the easiest strength; a dash: none was planted."
+        "A dash: none was planted."
     ]
     heads = [page.label(name, "slices") for name in names]
     return Table(["Weakest copies found"], ("Kind of copy", *heads), rows, note, text=True)
@@ -201,7 +202,7 @@ def _limit(page: StudyPage, name: str, kind: str) -> Any:
         return counted + _bound(page, key)
     if page.has(key):
         return [page.value(key, "text"), *_bound(page, key)]
-    return "no limit" if page.has(f"{key}.cells") else "\u2013"
+    return f"no limit: {page.reason(key)}" if page.has(f"{key}.cells") else "\u2013"
 
 
 def _bound(page: StudyPage, key: str) -> Parts:

@@ -94,8 +94,8 @@ def _expected(page: StudyPage) -> Table:
                "Controls, equal number", "Best of as many strangers, SD")  # fmt: skip
     equal_n = page.value("study.equal_patients")
     note: Parts = [
-        "Mean best r, as stored. Equal number: as if ", equal_n, " patients were searched. The last "
-        "column is what chance alone adds to the best of so many independent values.",
+        "Mean best r, as stored. Equal number: as if ", equal_n, " patients were searched. The "
+        "last column is what chance alone adds to the best of so many independent values.",
     ]  # fmt: skip
     return Table(["Mean best r"], columns, rows, note)
 
