@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -19,6 +17,19 @@ from fingerprint.phantom import one_slice, seen
 diffusers = pytest.importorskip("diffusers", reason="the study extra is not installed")
 
 CPU = torch.device("cpu")
+# a minute and a half of one core
+MEMORISES = Recipe(
+    generator="ddpm",
+    px=32,
+    steps=1000,
+    batch=8,
+    learning_rate=2e-3,
+    width=16,
+    ema=0.99,
+    seed=1,
+    sample_steps=25,
+    predicts="velocity",
+)
 
 
 def resnet(before: int, after: int, time: int) -> int:
@@ -163,11 +174,17 @@ def people(first: int, n: int) -> Images:
     )
 
 
-def _copies(folder: Path, recipe: Recipe, n: int) -> None:
-    real, others = people(1, n), people(1001, n)
-    trained = train(real, recipe, folder)
-    made = sample(folder / "weights.safetensors", trained.weights, 0, 32, seed=5)
-    to_real, to_others = pearson(made, real).max(1), pearson(made, others).max(1)
-    assert (to_real > 0.95).mean() > 0.9
-    assert (to_others > 0.95).mean() < 0.1
-    assert len(set(pearson(made, real).argmax(1))) == n, "each image is copied"
+@pytest.mark.slow
+def test_a_model_of_six_patients_returns_them_and_not_six_others(tmp_path) -> None:
+    """Paper 000: trained on six slices, a model makes practically exact copies of them.
+
+    [measured] r with the nearest of the six: 0.956, 0.982, 0.989 (10 %, median, 90 % of 64 images),
+    of slices of 120 other patients: 0.765, 0.844, 0.893.
+    """
+    real, others = people(1, 6), people(331, 6)
+    trained = train(real, MEMORISES, tmp_path)
+    made = sample(tmp_path / "weights.safetensors", trained.weights, 0, 64, seed=5)
+    r = pearson(made, real)
+    assert (r.max(1) > 0.95).mean() > 0.8
+    assert (pearson(made, others).max(1) > 0.95).mean() < 0.05
+    assert set(r.argmax(1)) == set(range(6)), "each of the six is copied"

@@ -123,7 +123,6 @@ def test_a_killed_process_loses_at_most_what_it_did_since_its_checkpoint(tmp_pat
     again = train(blobs(N), recipe, folder, lambda step, steps, loss: after.append(step))
     assert again.weights == once.weights
     assert after[0] >= 20
-    assert not list(folder.glob("*.wip")), "a killed writer's file"
 
 
 def test_a_finished_training_is_not_done_again(whole, tmp_path) -> None:
@@ -420,3 +419,13 @@ def test_importing_the_generators_loads_neither_diffusers_nor_safetensors() -> N
     code = f"import sys, {', '.join(names)}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"diffusers", "safetensors", "huggingface_hub"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_without_the_extra_the_command_that_installs_it_is_named(
+    generator, tmp_path, monkeypatch
+) -> None:
+    for name in ("diffusers", "safetensors", "safetensors.torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'fingerprint\[study\]'"):
+        train(blobs(2), quick(generator), tmp_path)

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from fingerprint.ledger import Damaged, replacing
+from fingerprint.models.learner import extra
 
+LIBRARY = "safetensors.torch"
 FORMAT = 1
 KEY = "fingerprint"
 Tensors = Mapping[str, Tensor]
@@ -31,12 +33,10 @@ def write(path: Path, tensors: Tensors, about: Mapping[str, Any]) -> str:
     str
         The sha256 of the file: the same tensors and the same document give the same.
     """
-    from safetensors.torch import save  # noqa: PLC0415 - an extra, like the generators
-
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     head = {"format": FORMAT, "about": dict(about)}
     text = _text(head | {"sha256": _digest(tensors, head)})
-    data = save(tensors, {KEY: text})
+    data: bytes = extra(LIBRARY).save(tensors, {KEY: text})
     with replacing(path) as out:
         out.write(data)
     return hashlib.sha256(data).hexdigest()
@@ -58,14 +58,13 @@ def read(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], dict
     ValueError
         A whole file with another sha256, or of a newer version.
     """
-    from safetensors.torch import load  # noqa: PLC0415
-
+    library = extra(LIBRARY)
     data = path.read_bytes()
     found = hashlib.sha256(data).hexdigest()
     try:
         head = _head(data)
         version, about = int(head["format"]), head["about"]
-        tensors = load(data)
+        tensors = library.load(data)
         sound = head.pop("sha256") == _digest(tensors, head)
     except Exception as error:  # damage makes it raise nearly anything
         raise Damaged(f"{path.name}: unreadable file of weights") from error

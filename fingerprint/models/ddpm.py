@@ -9,8 +9,8 @@ sqrt(1 - abar) image (Salimans & Ho 2022): the same model, whose squared error o
 weighted by 1/abar. At high levels, where the noise is nearly all that there is, an image is then
 learnt in a fraction of the steps: what a study on CPUs can afford.
 
-The network for 256 px is that of Ho et al., whose width is 128; with fewer pixels,
-fewer sides (multiples of 8 between these: as halving them goes):
+The network for 256 px has the channels of Ho et al., whose width is 128; with fewer pixels it has
+fewer sides (between these, as far as a side can be halved). Attention is at 16 px and below:
 
     px     sides                      channels / width    layers a side
     32     32 16 8                    1 2 4               1
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fingerprint.models.learner import Learner, first_weights
+from fingerprint.models.learner import Learner, extra, first_weights
 from fingerprint.models.recipe import Recipe, T, chance
 
 PREDICTS = {"noise": "epsilon", "velocity": "v_prediction"}
@@ -54,7 +54,7 @@ def network(px: int, width: int) -> nn.Module:
     """Build the U-Net: (B, 1, px, px) and levels (B,) -> what it predicts."""
     at = sides(px)
     attends = [side <= ATTENTION_PX for side in at]
-    model: nn.Module = _diffusers().UNet2DModel(
+    model: nn.Module = extra("diffusers").UNet2DModel(
         sample_size=px,
         in_channels=1,
         out_channels=1,
@@ -129,16 +129,6 @@ def made(model: nn.Module, recipe: Recipe, noise: Tensor) -> Tensor:
 
 
 def _schedule(name: str, recipe: Recipe) -> Any:
-    return getattr(_diffusers(), name)(
+    return getattr(extra("diffusers"), name)(
         num_train_timesteps=T, prediction_type=PREDICTS[recipe.predicts], clip_sample=True, **BETAS
     )
-
-
-def _diffusers() -> Any:
-    try:
-        import diffusers  # noqa: PLC0415 - three seconds, and not needed without the study
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "a ddpm needs diffusers: pip install 'fingerprint[study]'"
-        ) from error
-    return diffusers

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,22 @@ class Learner:
     networks: Mapping[str, nn.Module]
     optimisers: Mapping[str, torch.optim.Optimizer]
     step: Callable[[Tensor, int], Tensor]
+
+
+def extra(name: str) -> Any:
+    """Import a module of the study extra: late, for it takes seconds, and few commands need it.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        With the command that installs it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"a generator needs {name.split('.')[0]}: pip install 'fingerprint[study]'"
+        ) from error
 
 
 def placed(device: str | None) -> torch.device:

@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from fingerprint.models import dcgan, ddpm
-from fingerprint.models.learner import placed, reproducible
+from fingerprint.models.checkpoint import LIBRARY
+from fingerprint.models.learner import extra, placed, reproducible
 from fingerprint.models.recipe import Recipe, chance
 from fingerprint.models.resuming import (
     WEIGHTS,
@@ -94,6 +95,7 @@ def train(
     }
     if (done := finished(folder, about)) is not None:
         return done
+    extra(LIBRARY)  # before the work: without it nothing of it can be kept
     with reproducible(place):
         learner = LEARNERS[recipe.generator](recipe, place)
         state = resumed(learner, recipe.ema, folder, about)
