@@ -25,6 +25,7 @@ Image = Literal["raw", "body", "highpass"]
 Engine = Literal["torch", "simpleitk"]
 Score = Literal["excess", "gap", "r"]
 Generator = Literal["ddpm", "dcgan"]
+Predicts = Literal["noise", "velocity"]
 IMAGES: tuple[str, ...] = get_args(Image)  # score images, METHOD.md, section 3.0
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -169,6 +170,9 @@ class Settings(BaseSettings):
     width: Positive = Field(64, description="channels of its first layer")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.999, description="decay of the mean of weights that samples are drawn with; 0: none"
+    )
+    predicts: Predicts = Field(
+        "noise", description="what a ddpm's network says: noise, or velocity (fewer steps)"
     )
     half: bool = Field(True, description="train in mixed precision where there is a GPU")
     snapshots: Annotated[int, Field(ge=0, le=20)] = Field(

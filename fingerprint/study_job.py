@@ -36,7 +36,7 @@ DESIGN = (
 )
 RECIPE = (
     *("generator", "train_px", "train_steps", "train_batch", "learning_rate", "width", "ema"),
-    *("half", "snapshots", "sample_steps"),
+    *("half", "snapshots", "sample_steps", "predicts"),
 )
 STUDY_DECIDES = (*DESIGN, *RECIPE, *DECIDES, "runs", "pool")
 
@@ -163,6 +163,7 @@ class StudyJob(OnDisk):
             snapshots=snapshots(s.train_steps, s.snapshots),
             sample_steps=s.sample_steps,
             half=s.half,
+            predicts=s.predicts,
         )
 
     def audited_with(self) -> Settings:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fingerprint.corpus import store
 from fingerprint.corpus.counted import counted, line
+from fingerprint.phases.sample import wanted
 from fingerprint.settings import Settings
 from fingerprint.study_job import StudyJob
 from flows import forecast
@@ -26,7 +27,7 @@ def of_study(corpus: str, settings: Settings, brought: bool, cluster: str) -> di
     """
     if not store.is_corpus(Path(corpus)):
         raise ValueError(
-            f"study: {corpus} is not a corpus; make one with ingest, or leave --dry-run"
+            f"study: {corpus} is no corpus; make one with ingest, or leave --dry-run"
         )
     nowhere = Path("brought") if brought else None
     job = StudyJob(Path("planned"), Path(corpus), settings, nowhere)
@@ -40,7 +41,7 @@ def of_study(corpus: str, settings: Settings, brought: bool, cluster: str) -> di
             f"{len(models)} of {s.generator}, {s.train_steps:,} steps of {s.train_batch} images "
             f"of {job.recipe(models[0]).px} px"
         )
-        told["images.drawn"] = s.pool * len(job.sizes) + len(job.sets) * s.set_size
+        told["images.drawn"] = sum(wanted(job, point) for point in models)
     drawn = job.audited_with().sample
     for point in job.sizes:
         sizes = (job.cohorts.training[point.asked], job.cohorts.held_out[point.asked])
