@@ -235,9 +235,19 @@ def _document(job: StudyJob) -> dict[str, Any]:
         "seeds": {"seed": job.settings.seed},
         "started": now(),
         "ended": None,
-        "notes": list(job.cohorts.notes),
+        "notes": [*job.cohorts.notes, *_groups(job.source)],
         "phases": {},
     }
+
+
+def _groups(corpus: store.Corpus) -> list[str]:
+    """Note that groups of near-duplicates stand in for patients, divided as patients are."""
+    if corpus.summary.get("participants_known") != "clusters":
+        return []
+    return [
+        "patients unknown: groups of near-duplicate slices stand in for them, so that a patient "
+        "may be both trained on and held out"
+    ]
 
 
 def _same_study(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
