@@ -21,11 +21,11 @@ CPU = torch.device("cpu")
 MEMORISES = Recipe(
     generator="ddpm",
     px=32,
-    steps=1000,
+    steps=850,
     batch=8,
-    learning_rate=2e-3,
+    learning_rate=3e-3,
     width=16,
-    ema=0.99,
+    ema=0.98,
     seed=1,
     sample_steps=25,
     predicts="velocity",
@@ -178,7 +178,7 @@ def people(first: int, n: int) -> Images:
 def test_a_model_of_six_patients_returns_them_and_not_six_others(tmp_path) -> None:
     """Paper 000: trained on six slices, a model makes practically exact copies of them.
 
-    [measured] r with the nearest of the six: 0.956, 0.982, 0.989 (10 %, median, 90 % of 64 images),
+    [measured] r with the nearest of the six: 0.955, 0.981, 0.987 (10 %, median, 90 % of 64 images),
     of slices of 120 other patients: 0.765, 0.844, 0.893.
     """
     real, others = people(1, 6), people(331, 6)

@@ -48,7 +48,7 @@ def read(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], dict
     Parameters
     ----------
     sha256 : str, optional
-        That the file must have; looked at before anything in it.
+        That the file must have.
 
     Raises
     ------
@@ -66,6 +66,8 @@ def read(path: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], dict
         version, about = int(head["format"]), head["about"]
         tensors = library.load(data)
         sound = head.pop("sha256") == _digest(tensors, head)
+    except MemoryError:
+        raise
     except Exception as error:  # damage makes it raise nearly anything
         raise Damaged(f"{path.name}: unreadable file of weights") from error
     if not sound:

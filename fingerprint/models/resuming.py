@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fingerprint.ledger import Damaged, digest_of_file, replacing
+from fingerprint.ledger import Damaged, digest_of, digest_of_file, replacing
 from fingerprint.models import checkpoint
 from fingerprint.models.checkpoint import Tensors
 from fingerprint.models.learner import Learner
 
 WEIGHTS, CHECKPOINT, TRAINED = "weights.safetensors", "checkpoint.safetensors", "trained.json"
+FORMAT = 1  # of the last
 About = Mapping[str, Any]  # recipe, images, n_images, torch, device: goes into every file
 logger = logging.getLogger(__name__)
 
@@ -108,8 +109,10 @@ def resumed(learner: Learner, ema: float, folder: Path, about: About) -> State:
 
 def finish(folder: Path, trained: Trained, about: About) -> None:
     """Write what was trained; only then the checkpoint goes."""
+    text = json.dumps({"format": FORMAT, "about": about} | asdict(trained))
+    left = json.loads(text)  # steps are now text, as they will be when the digest is looked at
     with replacing(folder / TRAINED) as out:
-        out.write(json.dumps({"about": about} | asdict(trained), indent=1).encode())
+        out.write(json.dumps(left | {"sha256": digest_of(left)}, indent=1).encode())
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -126,16 +129,25 @@ def finished(folder: Path, about: About) -> Trained | None:
         return None
     try:
         left = json.loads(path.read_bytes())
-        head = left.pop("about")
-        _same(head, about, path)
-        snapshots = {int(step): sha256 for step, sha256 in left.pop("snapshots").items()}
-        loss = tuple((int(step), float(mean)) for step, mean in left.pop("loss"))
-        trained = Trained(snapshots=snapshots, loss=loss, **left)
+        sound = left.pop("sha256") == digest_of(left)
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
         _again(path)
         return None
-    files = {folder / WEIGHTS: trained.weights} | _files(folder, snapshots)
-    return trained if _are(files) else None
+    if (version := left.pop("format")) > FORMAT:
+        raise ValueError(
+            f"train: {path.name} must have format {FORMAT} or less, got {version}: install a newer "
+            "version of fingerprint"
+        )
+    _same(left.pop("about"), about, path)
+    snapshots = {int(step): sha256 for step, sha256 in left.pop("snapshots").items()}
+    loss = tuple((step, mean) for step, mean in left.pop("loss"))
+    trained = Trained(snapshots=snapshots, loss=loss, **left)
+    if not _are({folder / WEIGHTS: trained.weights} | _files(folder, snapshots)):
+        return None
+    (folder / CHECKPOINT).unlink(missing_ok=True)  # killed in `finish`
+    return trained
 
 
 def _found(folder: Path, about: About) -> tuple[Tensors, dict[str, Any]] | None:

@@ -14,6 +14,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -159,4 +160,4 @@ def _follow(average: dict[str, torch.Tensor], state: State, decay: float) -> Non
 
 def _means(losses: list[float]) -> tuple[tuple[int, float], ...]:
     ends = sorted({round(i * len(losses) / LOSSES) for i in range(LOSSES + 1)})
-    return tuple((b, float(np.mean(losses[a:b]))) for a, b in zip(ends, ends[1:], strict=False))
+    return tuple((b, float(np.mean(losses[a:b]))) for a, b in pairwise(ends))
