@@ -175,6 +175,7 @@ def people(first: int, n: int) -> Images:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_model_of_six_patients_returns_them_and_not_six_others(tmp_path) -> None:
     """Paper 000: trained on six slices, a model makes practically exact copies of them.
 
