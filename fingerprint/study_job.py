@@ -19,6 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pandas as pd
+
 from fingerprint import ledger
 from fingerprint.corpus import cohort, store
 from fingerprint.corpus.cohort import Cohorts
@@ -84,7 +86,8 @@ class StudyJob(OnDisk):
     @cached_property
     def cohorts(self) -> Cohorts:
         """Which slices are in which set; see `cohort.chosen` for what is refused."""
-        labels = self.source.slices[["participant", "sex", "age", "region"]]
+        names = ("participant", "sex", "age", "region")
+        labels = pd.DataFrame({name: self.source.label(name) for name in names})
         chosen = {name: getattr(self.settings, name) for name in DESIGN}
         return cohort.chosen(labels, Design(**chosen | {"sets": 0} if self.brought else chosen))
 

@@ -26,9 +26,7 @@ def of_study(corpus: str, settings: Settings, brought: bool, cluster: str) -> di
         Not a corpus, or one that does not hold such sets.
     """
     if not store.is_corpus(Path(corpus)):
-        raise ValueError(
-            f"study: {corpus} is no corpus; make one with ingest, or leave --dry-run"
-        )
+        raise ValueError(f"study: {corpus} is no corpus; make one with ingest, or leave --dry-run")
     nowhere = Path("brought") if brought else None
     job = StudyJob(Path("planned"), Path(corpus), settings, nowhere)
     told: dict[str, Any] = {"cluster": cluster}

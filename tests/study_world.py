@@ -13,7 +13,7 @@ from fingerprint.corpus.window import to_uint8
 from fingerprint.phantom import patient
 
 SIDE = 64
-SLICES = 12
+SLICES = 16
 SEED = 11
 WINDOW = (-1000.0, 1000.0)
 HEAD = {"key_id": "0" * 12, "window_hu": list(WINDOW), "size_px": SIDE, "chunk_slices": 64}

@@ -25,6 +25,7 @@ from fingerprint.ledger import digest_of
 
 MID_PX = 128
 KEPT = ("key_id", "window_hu", "size_px", "chunk_slices")  # of the corpus that a new one is made of
+MADE = ("sum", "sum_of_squares", "digest", "part", *store.SUMS)  # labels of the pixels
 ACCOUNT = {"seen": 0, "accepted": 0, "excluded": {}, "rejected": {}}
 
 
@@ -124,18 +125,16 @@ def write_subset(
         return store.open_corpus(path)
     step = corpus.chunk_slices
     chunks = (corpus.at(indices[i : i + step]) for i in range(0, len(indices), step))
-    rows = corpus.slices.iloc[indices]
+    kept = [name for name in store.LABELS if name not in MADE]
+    rows = pd.DataFrame({name: corpus.label(name)[indices] for name in kept})
     count = rows.groupby("series").size()
     scans = corpus.scans[corpus.scans["series"].isin(count.index)].reset_index(drop=True)
     series = scans.assign(n_slices=scans["series"].map(count).astype("int64"), part=np.int32(0))
-    made_with_labels = rows.drop(
-        columns=["sum", "sum_of_squares", "digest", "part", *store.SUMS], errors="ignore"
-    )
     return write(
         path,
         set_name,
         chunks,
-        made_with_labels,
+        rows,
         corpus.head,
         made_with,
         series=series,

@@ -123,7 +123,7 @@ def collect(
     out |= registered.found(best, run, search.itself)
     for place, regions in (parts or {}).items():
         out |= {f"pair.{place}.regions.{name}": value for name, value in regions.items()}
-    out |= _paper_000()
+    out |= table_000()
     if told is None:
         return out | entries(dict.fromkeys(VERDICT), ITSELF if search.itself else UNFINISHED)
     out |= verdict.images(told) | verdict.whole(told, held) | verdict.people(told, held, known)
@@ -175,7 +175,7 @@ def _classes(name: str, summary: Mapping[str, Any] | None) -> Findings:
     return {f"class.{name}.{region}": int(counts.get(region, 0)) for region in CLASSES}
 
 
-def _paper_000() -> Findings:
+def table_000() -> Findings:
     """Table 1 of paper 000 as printed, and what can be recovered of the right columns."""
     out: Findings = {}
     for row in fisher.PRINTED:

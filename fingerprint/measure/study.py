@@ -174,7 +174,7 @@ def _equal(out: Mapping[str, Any], names: Sequence[str]) -> Findings:
 def _paper_000() -> Mapping[str, Any]:
     """Return Tables 1 and 2 and Fig. 4 of paper 000 as printed, and what they show."""
     told = attribution.attribution(attribution.FIGURE_4)
-    out = findings._paper_000() | distances.paper_000()
+    out = findings.table_000() | distances.paper_000()
     return out | {
         f"paper000.figure4.{name}": getattr(told, name) for name in ("next_best_sum", "k")
     }

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -85,12 +85,13 @@ def build(
     """
     left = read(Path(run), open_corpus)
     path = Path(run) / (WITHOUT_IMAGES if without_real_images else NAME)
-    _write(Path(run) / card.NAME, card.text(left.findings))
-    _write(path, render(left, without_real_images=without_real_images))
+    write(Path(run) / card.NAME, card.text(left.findings))
+    write(path, render(left, without_real_images=without_real_images))
     return path
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Write a page in one rename, for its owner alone."""
     with replacing(path) as out:
         os.fchmod(out.fileno(), 0o600)
         out.write(text.encode())
@@ -239,31 +240,37 @@ def render(left: Left, *, without_real_images: bool) -> str:
     matrix = left.matrices.get("real")
     made = page.Page(left.findings, matrix, shown, reason, left.best, sheets, left.queries)
     built = [(s, s.titled(made), s.absent(made)) for s in sections.SECTIONS]
+    return html(
+        ("report.css",),
+        title="INCOMPLETE: audit report" if left.missing else "Audit report",
+        has_images=any(isinstance(one, Shown) for one in shown.values()),
+        missing=left.missing,
+        notes=[*left.notes, *left.findings.get("notes", [])],
+        run=str(left.run.get("run") or "")[:12],
+        when=when_of(left.run),
+        version=str((left.run.get("versions") or {}).get("fingerprint", "")),
+        question=made.question,
+        verdict=first.verdict(made),
+        headlines=first.headlines(made),
+        sections=[(s.name, title, why, () if why else s.build(made)) for s, title, why in built],
+    )
+
+
+def html(styles: Sequence[str], **page: Any) -> str:
+    """Return a page as text: what stands in the template, with these styles, and our script."""
     script = _resource("report.js")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     # our own file, no text from outside: the policy below allows this script and no other
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.from_string(
-        _resource("report.html.j2")
-    ).render(
-        title="INCOMPLETE: audit report" if left.missing else "Audit report",
+    return environment.from_string(_resource("report.html.j2")).render(
         policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'",
-        style=Markup(_resource("report.css")),  # noqa: S704 - our own file
+        style=Markup("".join(map(_resource, styles))),  # noqa: S704 - our own files
         script=Markup(script),  # noqa: S704 - our own file
-        has_images=any(isinstance(one, Shown) for one in shown.values()),
-        missing=left.missing,
-        notes=[*left.notes, *left.findings.get("notes", [])],
-        run=str(left.run.get("run") or "")[:12],
-        when=_when(left.run),
-        version=str((left.run.get("versions") or {}).get("fingerprint", "")),
-        question=made.question,
-        verdict=first.verdict(made),
-        headlines=first.headlines(made),
-        sections=[(s.name, title, why, () if why else s.build(made)) for s, title, why in built],
         markup=Markup,  # noqa: S704 - for the drawings that figures.py made
+        **page,
     )
 
 
@@ -279,7 +286,7 @@ def _sheets(left: Left) -> dict[tuple[str, str], str]:
     return out
 
 
-def _when(run: Mapping[str, Any]) -> str:
+def when_of(run: Mapping[str, Any]) -> str:
     """Return when the run ended, else when it began, to be read by people."""
     written = str(run.get("ended") or run.get("started") or "")
     return written.replace("T", " ").replace("+00:00", " UTC")

@@ -63,8 +63,8 @@ def pairs(page: Page) -> list[Any]:
     ]
     out: list[Any] = [Prose(about)]
     if not page.without_images:
-        out.append(_scale(page))
-    return [*out, Pairs([_pair(page, k) for k in range(1, shown + 1)])]
+        out.append(scale_of(page))
+    return [*out, Pairs([pair_of(page, k) for k in range(1, shown + 1)])]
 
 
 def _registered(page: Page) -> str:
@@ -79,7 +79,8 @@ def _registered(page: Page) -> str:
     )
 
 
-def _scale(page: Page) -> Scale:
+def scale_of(page: Page) -> Scale:
+    """Return the bar of colours of a difference."""
     what = "difference in grey levels (blue: generated is darker; orange: brighter"
     if page.posed:
         what += "; grey: outside the image that was moved"
@@ -87,7 +88,8 @@ def _scale(page: Page) -> Scale:
     return Scale(raster.difference_bar(), ends, f"{what})")
 
 
-def _pair(page: Page, k: int) -> Pair:
+def pair_of(page: Page, k: int) -> Pair:
+    """Return one pair: its scores at every step, its warp, its pictures."""
     key = f"pair.{k}"
     head: list[tuple[str, Value | Inline]] = [
         (page.person.title() if name == "participant" else text, page.value(f"{key}.{name}", kind))

@@ -88,7 +88,7 @@ def table1(page: Page) -> list[Any]:
             "strangers too: compare with the controls, never with the table above."
         ]
         out.append(_statistics(page, "This run, at best pose", rows, note))
-    return [*out, _printed(page)]
+    return [*out, printed(page)]
 
 
 def _statistics(page: Page, title: str, named: Mapping[str, str], note: list[str]) -> Table:
@@ -103,7 +103,8 @@ def _statistics(page: Page, title: str, named: Mapping[str, str], note: list[str
     return Table([title], ["Statistic", *(named[row] for row in sets)], rows, note)
 
 
-def _printed(page: Page) -> Table:
+def printed(page: Page) -> Table:
+    """Return Table 1 of paper 000 as printed, and what can be recovered of the right columns."""
     sizes = [row.n for row in fisher.PRINTED]
     rows = [
         [text, *(page.value(f"paper000.table1.{n}.{name}", kind) for n in sizes)]

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fingerprint.report.study import build, results, training
+from fingerprint.corpus import store
+from fingerprint.report.study import build, read, results, training
 from fingerprint.report.study.page import StudyPage
 
 COMMANDS = """\
@@ -38,7 +39,7 @@ COLUMNS = (
 def main(out: Path, page: Path) -> None:
     """Write the page, and its drawings beside it."""
     found = json.loads((out / "findings.json").read_bytes())
-    drawn = dict(_drawings(build.page_of(out)))
+    drawn = dict(_drawings(build.page_of(read.read(out, store.open_corpus), "left out")))
     for name, svg in drawn.items():
         (page.parent / f"{name}.svg").write_text(svg)
     page.write_text("\n".join(_lines(found, list(drawn))) + "\n")

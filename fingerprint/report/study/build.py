@@ -6,14 +6,9 @@ page of an audit; pictures and curves are taken from the audits in the folder.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from fingerprint.corpus import store
 from fingerprint.ledger import Damaged
@@ -55,39 +50,27 @@ def build(
     """
     lies = read(Path(out), open_corpus)
     path = Path(out) / (WITHOUT_IMAGES if without_real_images else NAME)
-    audit._write(path, render(lies, without_real_images=without_real_images))
+    audit.write(path, render(lies, without_real_images=without_real_images))
     return path
 
 
 def render(lies: Lies, *, without_real_images: bool) -> str:
     """Return the page as text."""
-    page = _page(lies, audit.LEFT_OUT if without_real_images else "")
+    page = page_of(lies, audit.LEFT_OUT if without_real_images else "")
     built = [(s, _absent(page, s.name, s.absent)) for s in SECTIONS]
-    script = audit._resource("report.js")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    # our own file, no text from outside: the policy below allows this script and no other
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.from_string(
-        audit._resource("report.html.j2")
-    ).render(
+    return audit.html(
+        ("report.css", "study.css"),
         title="INCOMPLETE: study report" if lies.missing else "Study report",
-        policy="default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'",
-        style=Markup(audit._resource("report.css") + audit._resource("study.css")),  # noqa: S704
-        script=Markup(script),  # noqa: S704 - our own file
         has_images=bool(page.examples) or any(isinstance(x, Shown) for x in page.tops.values()),
         missing=lies.missing,
         notes=[*lies.notes, *lies.findings.get("notes", [])],
         run=str(lies.document.get("study") or "")[:12],
-        when=audit._when(lies.document),
+        when=audit.when_of(lies.document),
         version=str((lies.document.get("versions") or {}).get("fingerprint", "")),
         question=first.QUESTION,
         verdict=first.verdict(page),
         headlines=first.headlines(page),
         sections=[(s.name, s.title, why, () if why else s.build(page)) for s, why in built],
-        markup=Markup,  # noqa: S704 - for the drawings that drawn.py made
     )
 
 
@@ -98,7 +81,8 @@ def _absent(page: StudyPage, name: str, absent: Callable[[StudyPage], str]) -> s
     return "no training set was chosen yet"
 
 
-def _page(lies: Lies, reason: str) -> StudyPage:
+def page_of(lies: Lies, reason: str) -> StudyPage:
+    """Return what the sections are made from; with a `reason`, without pictures of slices."""
     curves = {name: best_r(left) for name, left in lies.audits.items()}
     examples: dict[str, str] = {}
     tops: dict[str, Shown | str] = {}

@@ -94,12 +94,12 @@ def tops(page: StudyPage) -> list[Any]:
     shown = [name for name in page.once if page.findings.get(f"{name}.pairs.shown")]
     out: list[Any] = [Prose(about)]
     if not page.without_images and shown:
-        out.append(similar._scale(page.of(shown[0])))
+        out.append(similar.scale_of(page.of(shown[0])))
     return [*out, Pairs([_pair(page, name) for name in shown])]
 
 
 def _pair(page: StudyPage, name: str) -> Pair:
-    pair: Pair = rekeyed(similar._pair(page.of(name), 1), name)
+    pair: Pair = rekeyed(similar.pair_of(page.of(name), 1), name)
     of = f"of {page.label(name, 'slices')}"
     views = pair.views if name not in page.between else _eight(pair.views, *page.between[name])
     views = [replace(view, alt=view.alt.replace("of pair 1", of)) for view in views]

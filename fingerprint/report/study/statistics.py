@@ -108,7 +108,7 @@ def table_1(page: StudyPage) -> list[Any]:
     out: list[Any] = []
     for names in chunks(page.audited):
         out += [_table_1(page, names, who) for who in SETS]
-    return [*_effect(page), *out, tables._printed(page)]
+    return [*_effect(page), *out, tables.printed(page)]
 
 
 def no_table_1(page: StudyPage) -> str:
