@@ -220,9 +220,15 @@ def told_of(done: Studied) -> dict[str, Any]:
     found = done.study.findings
     told: dict[str, Any] = {"report": str(done.study.report.resolve())}
     for point in job.sizes:
-        images, tested = (found.get(f"{point.name}.images.{key}") for key in ("found", "tested"))
-        said = "not run" if images is None else f"{images} of {tested} images flagged"
-        told[point.name] = f"{found[f'{point.name}.cohort.slices']:,} slices: {said}"
+        levels = found.get(f"{point.name}.levels") or ["nothing"]
+        images, people = (
+            found.get(f"{point.name}.{what}.found") for what in ("images", "patients")
+        )
+        told[point.name] = (
+            f"{found[f'{point.name}.cohort.slices']:,} slices: found at: {', '.join(levels)}; "
+            f"images {'not decided' if images is None else images}, "
+            f"patients {'not run' if people is None else people}"
+        )
     return told
 
 

@@ -23,16 +23,18 @@ COMMANDS = """\
 fingerprint ingest $FINGERPRINT_DATA/slices_8bit --out corpus --settings deploy/settings/study.toml
 fingerprint study corpus study --settings deploy/settings/study.toml
 python tests/bench/study.py study docs/study.md"""
+DRAWN = ("excess", "steps-excess")
 COLUMNS = (
     "slices",
     "groups",
     "steps",
     "hours",
-    "found at q",
-    "mean best z above controls",
-    "controls: mean best z",
+    "images found",
+    "groups found",
     "p of the set",
-    "weakest noise found",
+    "mean best z above held-out",
+    "held-out: mean best z",
+    "detection limit",
 )
 
 
@@ -58,10 +60,11 @@ def _lines(found: dict[str, Any], drawn: list[str]) -> Iterator[str]:
         f"{s['train_batch']} images, predicting {s['predicts']}; {s['sample']} images of each "
         f"audited at q = {s['q']:g}. {platform.machine()}, torch {found['study.versions.torch']}, "
         f"{found[found['points'][0] + '.training.device']}. Every number is read from "
-        "`findings.json` of the study."
+        "`findings.json` of the study. The patients of these images are not known: a group is a "
+        "cluster of near-duplicate slices that stands in for one."
     )
     yield ""
-    for note in found["notes"]:
+    for note in [*found["notes"], *_reasons(found)]:
         yield f"- {note}"
     yield ""
     yield "| " + " | ".join(COLUMNS) + " |"
@@ -73,6 +76,13 @@ def _lines(found: dict[str, Any], drawn: list[str]) -> Iterator[str]:
         yield f"![{name}]({name}.svg)"
 
 
+def _reasons(found: dict[str, Any]) -> list[str]:
+    """Return why something was not decided, each once."""
+    keys = [f"{name}.{key}.reason" for key in ("images.found", "limit.noise")
+            for name in found["points"]]  # fmt: skip
+    return list(dict.fromkeys(str(found[key]) for key in keys if key in found))
+
+
 def _row(found: dict[str, Any], name: str) -> Iterator[str]:
     def get(key: str) -> Any:
         return found.get(f"{name}.{key}")
@@ -81,16 +91,17 @@ def _row(found: dict[str, Any], name: str) -> Iterator[str]:
     yield f"{get('cohort.patients'):,}"
     yield f"{get('training.steps'):,}"
     yield f"{get('training.seconds') / 3600:.2f}"
-    yield f"{get('images.found')} of {get('images.tested')}"
+    for key, tested in (("images.found", "images.tested"), ("patients.found", "patients.tested")):
+        yield "not decided" if get(key) is None else f"{get(key)} of {get(tested)}"
+    yield "not run" if get("set.p_value") is None else f"{get('set.p_value'):.4f}"
     yield f"{get('excess'):.3f} [{get('excess.low'):.3f}, {get('excess.high'):.3f}]"
     yield f"{get('side.control.s_r'):.3f}"
-    yield "not run" if get("set.p_value") is None else f"{get('set.p_value'):.4f}"
-    yield str(get("limit.noise") or f"no limit: {get('limit.noise.reason')}")
+    yield str(get("limit.weakest") or "none")
 
 
 def _drawings(page: StudyPage) -> Iterator[tuple[str, str]]:
     for chart in [*results.against_size(page), *training.curve(page)]:
-        if chart.kind == "chart":
+        if chart.kind == "chart" and chart.name in DRAWN:
             yield f"study-{chart.name.removeprefix('study-')}", chart.svg
 
 

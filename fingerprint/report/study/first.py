@@ -42,8 +42,7 @@ def _lead(page: StudyPage) -> Parts:
 def _above(page: StudyPage) -> Parts:
     """Say above which limit nothing was found; never without."""
     q: Parts = ["at false-discovery rate ", page.value("study.settings.q", "q")]
-    quiet = [name for name in page.audited if not page.findings[f"{name}.levels"]]
-    if all(page.has(f"{name}.limit.weakest") for name in quiet):
+    if all(page.has(f"{name}.limit.weakest") for name in _quiet(page)):
         return ["above the detection limit, ", *q, ". "]
     return [*q, "; not every audit has a detection limit. "]
 
@@ -87,16 +86,26 @@ def _up_to(page: StudyPage) -> Headline:
     if page.has("study.found_up_to"):
         return Headline(label, [page.value("study.found_up_to"), " slices"], alarm=True)
     if page.findings["study.sizes.none"]:
-        return Headline(label, ["none found"], ["above the detection limit of each audit"])
+        return Headline(label, ["none found"], _limited(page))
     return Headline(label, [page.value("study.found_up_to")])
 
 
 def _none_from(page: StudyPage) -> Headline:
     label = "No copies found from"
     if page.has("study.none_from"):
-        above: Parts = ["above the detection limit of each audit"]
-        return Headline(label, [page.value("study.none_from"), " slices on"], above)
+        return Headline(label, [page.value("study.none_from"), " slices on"], _limited(page))
     return Headline(label, [page.value("study.none_from")])
+
+
+def _limited(page: StudyPage) -> Parts:
+    if all(page.has(f"{name}.limit.weakest") for name in _quiet(page)):
+        return ["above the detection limit of each audit"]
+    return ["not every audit has a detection limit"]
+
+
+def _quiet(page: StudyPage) -> list[str]:
+    """Return the points whose audit found nothing."""
+    return [name for name in page.audited if not page.findings[f"{name}.levels"]]
 
 
 def _excess(page: StudyPage) -> Headline:

@@ -36,7 +36,8 @@ def examples(page: StudyPage) -> list[Any]:
     about: Parts = [
         "As Fig. 1 of paper 000: slices of the training set above, images of its generator below; "
         f"from the left {', '.join(CLASSES.values())}, as far as there are any. Both are told from "
-        "the image by the same rules. Spread evenly over what there is of a class, not chosen."
+        "the image by the same rules. Spread evenly over what there is of a class, not chosen; "
+        "over all where the slices, or the images, are of none."
     ]
     return [Prose(about), *(_sheet(page, name, uri) for name, uri in page.examples.items())]
 
@@ -50,15 +51,24 @@ def strip(real: Slices, generated: Slices) -> str:
     """Draw `EACH` slices of each class above as many generated images, as a data URI."""
     width = (TILE_PX * EACH + GAP_PX) * len(CLASSES) - GAP_PX
     out = np.full((2 * TILE_PX + GAP_PX, width), GREY, np.uint8)
+    told = any((real.label("region") == name).any() for name in CLASSES)
     for row, corpus in enumerate((real, generated)):
-        region = corpus.label("region").astype(object)
-        for column, name in enumerate(CLASSES):
-            images = corpus.at(_spread(np.flatnonzero(region == name)))
+        for column, places in enumerate(_groups(corpus, told)):
+            images = corpus.at(_spread(places))
             for k, image in enumerate(images):
                 x = column * (TILE_PX * EACH + GAP_PX) + k * TILE_PX
                 y = row * (TILE_PX + GAP_PX)
                 out[y : y + TILE_PX, x : x + TILE_PX] = _small(image)
     return webp(out, width)
+
+
+def _groups(corpus: Slices, told: bool) -> list[NDArray[np.int64]]:
+    """Return the slices of each class; where none was `told`, or none is here, thirds of all."""
+    region = corpus.label("region").astype(object)
+    groups = [np.flatnonzero(region == name) for name in CLASSES]
+    if told and any(map(len, groups)):
+        return groups
+    return np.array_split(np.arange(len(region)), len(CLASSES))
 
 
 def _spread(places: NDArray[np.int64]) -> list[int]:

@@ -173,8 +173,8 @@ def _sampled(page: StudyPage) -> Parts:
     return [
         "Copies made by a generator are images of the generator of the smallest set: ",
         page.value("study.copies.copies"), " of ", page.value("study.copies.images"),
-        " have r above 0.95 with a slice of it, and some were planted where the training set holds "
-        "that slice. They are harder to find than copies made by rule. ",
+        " have r above 0.95 with a slice of it; up to 29 of them are planted where the training "
+        "set holds that slice. They are harder to find than copies made by rule. ",
     ]  # fmt: skip
 
 
