@@ -221,6 +221,7 @@ def study_job(
     else:
         write_json(job.out / DOCUMENT, fresh)
     ledger.clean(job.ledger)
+    ledger.clean(job.out / "models")
     return job
 
 

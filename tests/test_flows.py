@@ -17,6 +17,8 @@ import pytest
 import toy_shards as toys
 from corpora import make_corpus
 from PIL import Image
+from study_world import corpus_of
+from test_study import PATIENTS, QUICK
 
 from fingerprint import ledger
 from fingerprint.phases import AUDIT
@@ -41,6 +43,7 @@ from prefect.states import Running  # noqa: E402
 from flows import tell  # noqa: E402
 from flows.audit import audit  # noqa: E402
 from flows.ingest import ingest  # noqa: E402
+from flows.study import study  # noqa: E402
 
 KNOBS = {"size_px": 64, "workers": 2, "shard_slices": 8, "controls": 4}
 SECRET_NAME = "MUSTERMANN_ERIKA_19541231"
@@ -205,6 +208,18 @@ def test_a_run_that_is_not_complete_ends_failed_and_says_no_path(api, sets, tmp_
     assert "Incomplete" in known.state.message
     assert str(tmp_path) not in known.state.message
     assert json.loads((tmp_path / "run" / "run.json").read_bytes())["status"] == "incomplete"
+
+
+def test_a_study_is_one_flow_and_its_audits_are_told_apart(api, tmp_path):
+    corpus = corpus_of(tmp_path / "corpus", PATIENTS)
+    knobs = QUICK | {"sizes": "6,18", "sets": 0, "snapshots": 0}
+    out = tmp_path / "out"
+    done = study(str(corpus.path), str(out), knobs=knobs, cluster="serial", return_state=True)
+    assert done.is_completed()
+    wanted = {"cohorts", "train", "sample", "stats", "report", "search-n6", "search-n18"}
+    assert wait_for(lambda: wanted <= {run.name for run in task_runs(api, done)})
+    assert "study" in artifacts(api, done)
+    assert (out / "report.html").exists()
 
 
 @pytest.fixture
