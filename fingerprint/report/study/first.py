@@ -72,7 +72,7 @@ def _set(of: Page, page: StudyPage, name: str) -> Parts:
 def headlines(page: StudyPage) -> list[Headline]:
     """Return five numbers: sizes, where copying ends, where none is found, excess, Fig. 4."""
     f = page.findings
-    planned: Parts = ["of ", page.value("study.generators"), " that are trained"]
+    planned: Parts = ["of ", page.value("study.generators"), " generators"]
     return [
         Headline("Generators audited", [page.value("study.audited")], planned),
         _up_to(page),
@@ -96,6 +96,9 @@ def _none_from(page: StudyPage) -> Headline:
     if page.has("study.none_from"):
         above: Parts = ["above the detection limit of each audit"]
         return Headline(label, [page.value("study.none_from"), " slices on"], above)
+    f, largest = page.findings, max(page.findings["study.sizes"])
+    if largest in (*f["study.sizes.found"], *f["study.sizes.set"]):
+        return Headline(label, ["no size"], ["the largest training set was found too"], alarm=True)
     return Headline(label, [page.value("study.none_from")])
 
 
