@@ -152,6 +152,7 @@ def test_the_whole_set_alone_is_said_apart(made: MadeStudy, tmp_path: Path) -> N
     path.write_text(json.dumps(leaning))
     recollect(other, [point(other, name) for name in WORLDS])
     text = section(other.build(), "first")
+    assert "No copies found from no size the largest training set was found too" in text
     assert "On 600 slices no single image stands out, yet the images as a whole" in text
     assert "none was found" not in text
 

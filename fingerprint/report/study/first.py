@@ -71,7 +71,7 @@ def _set(of: Page, page: StudyPage, name: str) -> Parts:
 def headlines(page: StudyPage) -> list[Headline]:
     """Return five numbers: sizes, where copying ends, where none is found, excess, Fig. 4."""
     f = page.findings
-    planned: Parts = ["of ", page.value("study.generators"), " that are trained"]
+    planned: Parts = ["of ", page.value("study.generators"), " generators"]
     return [
         Headline("Generators audited", [page.value("study.audited")], planned),
         _up_to(page),
@@ -94,6 +94,9 @@ def _none_from(page: StudyPage) -> Headline:
     label = "No copies found from"
     if page.has("study.none_from"):
         return Headline(label, [page.value("study.none_from"), " slices on"], _limited(page))
+    f, largest = page.findings, max(page.findings["study.sizes"])
+    if largest in (*f["study.sizes.found"], *f["study.sizes.set"]):
+        return Headline(label, ["no size"], ["the largest training set was found too"], alarm=True)
     return Headline(label, [page.value("study.none_from")])
 
 
