@@ -21,9 +21,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## forty synthetic patients, planted copies, one audit: prints where the report is
 	$(BIN)/fingerprint demo demo
 
-# two processes, a file in one of them: most of a test is one process that waits for disks and children
+# two processes, a file in one of them: most of a test is one process that waits for disks and children.
+# In the order of their names: the longest files have few tests, and would come last together
 test: setup browser ## the tests that need no GPU and no hour
-	$(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --benchmark-disable
 
 test-slow: setup browser ## the same and the slow ones (real CT, many kills): FINGERPRINT_DATA names the data
 	$(BIN)/python -m pytest --runslow

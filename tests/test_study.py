@@ -267,7 +267,8 @@ def test_the_command_stops_after_the_cohorts_if_asked(
 def test_a_corpus_that_is_too_small_is_refused_with_the_list(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(["study", str(corpus), str(tmp_path / "out"), "--sizes", "6,6000"]) == 2
+    flags = ["--sizes", "6,6000", "--plain", "--cluster", "serial"]
+    assert command(["study", str(corpus), str(tmp_path / "out"), *flags]) == 2
     told = capsys.readouterr().err
     assert "6,000" in told
     assert "shrink" in told
