@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 MAX_FAILED = 8  # shards that may raise before no more are started: a full disk, say
 CLOSE_S = 10.0  # a cluster that takes longer to close is killed
+ASK_S = 10.0  # a scheduler that does not say in so long who its workers are is gone
 JOIN_S = 60  # a scheduler without any worker for so long is an error
 GONE = "the cluster went away; run the command again"
 # `Phase.needs_gpu`; the phases themselves load all that they use
@@ -280,7 +281,11 @@ def _round(
 def _able(client: Client, kind: str) -> tuple[int, dict[str, int] | None]:
     """Count the threads that may do shards of a kind, and say what a shard asks of its worker."""
     # not `client.scheduler_info`: that waits for a minute for a scheduler that is gone
-    known = client.sync(client.scheduler.identity, n_workers=-1)["workers"].values()
+    try:
+        told = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=ASK_S)
+    except OSError as error:  # refused, closed or no answer
+        raise Incomplete(GONE) from error
+    known = told["workers"].values()
     declared = [worker for worker in known if kind in worker["resources"]]
     asked = {kind: 1} if declared else None
     return sum(worker["nthreads"] for worker in declared or known), asked
