@@ -305,7 +305,7 @@ def test_memory_is_what_was_projected_whatever_the_number_of_slices(tmp_path: Pa
     told = triangle.bytes_needed(band=shape.band, block=64, shard_pairs=26_000, keep=8, **sizes)
     told -= triangle.BASE_BYTES
     assert told / 2 < max(peaks) <= told
-    assert max(peaks) - min(peaks) <= 2**21
+    assert max(peaks) - min(peaks) <= 2**22  # twice the slices are 21 MB more
 
 
 def test_a_patient_of_no_other_is_compared_with_nobody(tmp_path: Path) -> None:
