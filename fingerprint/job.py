@@ -263,20 +263,26 @@ def _document(job: AuditJob) -> dict[str, Any]:
     return {
         "format": list(FORMAT),
         "run": digest_of_run(job),
-        "status": "running",
-        "settings": named(job.settings),
         "inputs": inputs | {"controls": inputs.get("controls")},
-        "versions": versions(),
+        "notes": [],
+    } | begun(job.settings)
+
+
+def begun(settings: Settings) -> dict[str, Any]:
+    """Return what every document begins with: settings, versions, machine, and no phase done."""
+    return {
+        "status": "running",
+        "settings": _named(settings),
+        "versions": _versions(),
         "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
-        "seeds": {"seed": job.settings.seed},
+        "seeds": {"seed": settings.seed},
         "started": now(),
         "ended": None,
-        "notes": [],
         "phases": {},
     }
 
 
-def named(settings: Settings) -> dict[str, Any]:
+def _named(settings: Settings) -> dict[str, Any]:
     """Return the settings as they are kept: of a file of weights its name, not where it lies."""
     known = settings.model_dump(mode="json")
     return known | {"weights": settings.weights and settings.weights.name}
@@ -352,8 +358,7 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide numbers."""
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -17,15 +17,16 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import xarray as xr
 
 from fingerprint import lease, ledger, phases
 from fingerprint.corpus import identity, ingest, store
-from fingerprint.job import AuditJob, audit_job, claim, read_run
+from fingerprint.job import AuditJob, OnDisk, audit_job, claim, read_run
 from fingerprint.measure import findings
 from fingerprint.report import build
 from fingerprint.search import correlation, matches
@@ -34,20 +35,12 @@ from fingerprint.verify import MANIFEST, outputs, seal_run
 
 
 @dataclass(frozen=True)
-class Run:
-    """What an audit left in its folder."""
+class Outcome:
+    """What a long command left in its folder: its document, its findings, its page."""
 
     out: Path
 
-    @property
-    def matches(self) -> pd.DataFrame:
-        """One row per match: the best patients of each query, with every score."""
-        return matches.load(self._there("matches.parquet"))
-
-    @property
-    def correlation(self) -> xr.Dataset:
-        """The query x patient matrix."""
-        return correlation.load(self._there("correlation.zarr"))
+    DOCUMENT: ClassVar[str]
 
     @property
     def findings(self) -> dict[str, Any]:
@@ -68,7 +61,25 @@ class Run:
     @property
     def complete(self) -> bool:
         """Whether every phase is done and the outputs are sealed."""
-        return read_run(self.out)["status"] == "complete" and (self.out / MANIFEST).exists()
+        status = read_run(self.out, self.DOCUMENT)["status"]
+        return status == "complete" and (self.out / MANIFEST).exists()
+
+
+@dataclass(frozen=True)
+class Run(Outcome):
+    """What an audit left in its folder."""
+
+    DOCUMENT: ClassVar[str] = AuditJob.DOCUMENT
+
+    @property
+    def matches(self) -> pd.DataFrame:
+        """One row per match: the best patients of each query, with every score."""
+        return matches.load(self._there("matches.parquet"))
+
+    @property
+    def correlation(self) -> xr.Dataset:
+        """The query x patient matrix."""
+        return correlation.load(self._there("correlation.zarr"))
 
     @property
     def exit_code(self) -> int:
@@ -175,7 +186,7 @@ def run_audit(
             step(phase, job, execute, watch)
         seal_run(job.out)
     except BaseException:
-        _leave_report(job)
+        leave_report(job, build.build)
         raise
     return Run(job.out)
 
@@ -201,21 +212,28 @@ def rebuild_report(out: Path, *, without_real_images: bool = False) -> tuple[Pat
         The outputs that are not as they were left. If there are any, the run is not sealed anew:
         the seal would vouch for what was changed.
     """
-    complete, problems = open_run(out).complete, list(outputs(out))
+    write = partial(build.build, without_real_images=without_real_images)
+    return rebuilt(open_run(out), write)
+
+
+def rebuilt(left: Outcome, write: Callable[[Path], Path]) -> tuple[Path, list[str]]:
+    """Write a page again by `write`, and seal what was sound; see `rebuild_report`."""
+    complete, problems = left.complete, list(outputs(left.out))
     with private():
-        page = build.build(out, without_real_images=without_real_images)
+        page = write(left.out)
         if complete and not problems:
-            seal_run(out)
+            seal_run(left.out)
     return page, problems
 
 
-def _leave_report(job: AuditJob) -> None:
-    """Say INCOMPLETE on the page; what stopped the run is what the caller hears of."""
+def leave_report(job: OnDisk, write: Callable[[Path], Path]) -> None:
+    """Say INCOMPLETE on the page; what stopped the command is what the caller hears of."""
     try:
         job.update(status="incomplete")
-        build.build(job.out)
+        write(job.out)
     except Exception as error:
-        log.warning("no report of the unfinished run (%s)", type(error).__name__)
+        what = job.DOCUMENT.removesuffix(".json")
+        log.warning("no report of the unfinished %s (%s)", what, type(error).__name__)
 
 
 def audit(

@@ -12,20 +12,20 @@ OUT/
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 
 from fingerprint import ledger
 from fingerprint.corpus import cohort, store
 from fingerprint.corpus.cohort import Cohorts
 from fingerprint.corpus.design import Design
-from fingerprint.job import DECIDES, OnDisk, input_of, named, now, read_run, versions, write_json
+from fingerprint.job import DECIDES, OnDisk, begun, input_of, read_run, write_json
 from fingerprint.models.recipe import Recipe
 from fingerprint.settings import Settings
 
@@ -117,7 +117,7 @@ class StudyJob(OnDisk):
     def _held_out(self, size: int) -> str:
         """Name the control slices of a size; sizes of the same ages share them."""
         held = self.cohorts.held_out
-        first = next(s for s in held if (held[s] is held[size]) or _same(held[s], held[size]))
+        first = next(s for s in held if np.array_equal(held[s], held[size]))
         return "held-out" if first == min(held) else f"held-out-n{first}"
 
     def sets_of_slices(self) -> Iterator[tuple[str, str, Any]]:
@@ -183,10 +183,6 @@ def _of_run(name: str, run: int) -> str:
     return f"{name}-s{run + 1}" if run else name
 
 
-def _same(a: Any, b: Any) -> bool:
-    return len(a) == len(b) and bool((a == b).all())
-
-
 def _seed(seed: int, name: str) -> int:
     """Return a seed of its own for each generator."""
     return int(ledger.digest_of([seed, name])[:8], 16)
@@ -230,18 +226,10 @@ def _document(job: StudyJob) -> dict[str, Any]:
     return {
         "format": list(FORMAT),
         "study": ledger.digest_of({"corpus": job.source.digest, "settings": decides}),
-        "status": "running",
-        "settings": named(job.settings),
         "brought": job.brought is not None,
         "inputs": {"corpus": input_of(job.out, job.source)},
-        "versions": versions(),
-        "hardware": {"machine": platform.machine(), "cores": os.cpu_count()},
-        "seeds": {"seed": job.settings.seed},
-        "started": now(),
-        "ended": None,
         "notes": [*job.cohorts.notes, *_groups(job.source)],
-        "phases": {},
-    }
+    } | begun(job.settings)
 
 
 def _groups(corpus: store.Corpus) -> list[str]:

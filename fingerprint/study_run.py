@@ -5,13 +5,13 @@ The same phases run as a flow; what is done already is not done again.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from fingerprint import ledger, phases
 from fingerprint.corpus import identity, ingest
@@ -19,37 +19,18 @@ from fingerprint.job import AuditJob, audit_job, digest_of_run, read_run
 from fingerprint.measure import study
 from fingerprint.phases import train
 from fingerprint.report.study import build as study_page
-from fingerprint.run import Ingest, Run, private, run_audit, silent
+from fingerprint.run import Ingest, Outcome, Run, leave_report, rebuilt, run_audit, silent
 from fingerprint.study_job import DOCUMENT, Point, StudyJob
-from fingerprint.verify import MANIFEST, outputs, seal_run
+from fingerprint.verify import seal_run
 
 EVERY_S = 2.0  # between two looks at how far the generators are
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
-class Study:
+class Study(Outcome):
     """What a study left in its folder."""
 
-    out: Path
-
-    @property
-    def findings(self) -> dict[str, Any]:
-        """Every number of the page, flat."""
-        return Run(self.out).findings
-
-    @property
-    def report(self) -> Path:
-        """The page."""
-        return self.out / "report.html"
-
-    @property
-    def complete(self) -> bool:
-        """Whether every phase is done and the outputs are sealed."""
-        return (
-            read_run(self.out, DOCUMENT)["status"] == "complete" and (self.out / MANIFEST).exists()
-        )
+    DOCUMENT: ClassVar[str] = DOCUMENT
 
     @property
     def exit_code(self) -> int:
@@ -76,7 +57,8 @@ def run_study(
     """Run the phases of a study and its audits; a page is left even when one fails."""
     try:
         for phase in phases.STUDY:
-            with _steps_shown(job, watch) if phase.name == "train" else _nothing():
+            trains = phase.name == "train" and job.brought is None
+            with _steps_shown(job, watch) if trains else nullcontext():
                 step(phase, job, execute, watch)
         for point in job.sizes:
             audited(job, point, execute, watch, step)
@@ -84,7 +66,7 @@ def run_study(
             step(phase, job, execute, watch)
         seal_run(job.out)
     except BaseException:
-        _leave_report(job)
+        leave_report(job, study_page.build)
         raise
     return Study(job.out)
 
@@ -157,17 +139,8 @@ def brought_for(folder: Path, sizes: list[int]) -> Mapping[int, Path]:
 
 def rebuild_report(out: Path, *, without_real_images: bool = False) -> tuple[Path, list[str]]:
     """Write the page of a finished or broken study again; see `run.rebuild_report`."""
-    complete, problems = Study(out).complete, list(outputs(out))
-    with private():
-        page = study_page.build(out, without_real_images=without_real_images)
-        if complete and not problems:
-            seal_run(out)
-    return page, problems
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+    write = partial(study_page.build, without_real_images=without_real_images)
+    return rebuilt(Study(out), write)
 
 
 @contextmanager
@@ -182,20 +155,9 @@ def _steps_shown(job: StudyJob, watch: phases.Watch) -> Iterator[None]:
             watch("steps", *train.steps_done(job))
 
     looking = threading.Thread(target=look, daemon=True)
-    if job.brought is None:
-        looking.start()
+    looking.start()
     try:
         yield
     finally:
         stop.set()
-        if job.brought is None:
-            looking.join()
-
-
-def _leave_report(job: StudyJob) -> None:
-    """Say INCOMPLETE on the page; what stopped the study is what the caller hears of."""
-    try:
-        job.update(status="incomplete")
-        study_page.build(job.out)
-    except Exception as error:
-        log.warning("no report of the unfinished study (%s)", type(error).__name__)
+        looking.join()

@@ -7,7 +7,8 @@ a task run in a flow. Parameters are paths and names as text, fit to be read in 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from fingerprint import lease, run, settings, study_run
 from fingerprint.corpus import identity, ingest, store
 from fingerprint.job import audit_job, claim
+from fingerprint.ledger import Execute
 from fingerprint.phases import Step, Watch, run_phase
 from fingerprint.study_job import DOCUMENT, StudyJob, study_job
 from flows import cluster, log
@@ -135,27 +137,18 @@ def audit_sets(
     folder = Path(out) / datetime.date.today().isoformat() if dated else Path(out)
     claim(folder)
     sources = {"real": real, "generated": generated} | ({"control": controls} if controls else {})
-    refused = []
-    with (
-        run.private(),
-        lease.lease(folder / lease.NAME),
-        log.to_file(folder / "log.jsonl"),
-        cluster.executor(how.cluster, s) as execute,
-    ):
-
-        def ingested(job: ingest.IngestJob) -> None:
-            run.run_ingest(job, execute, how.watch, how.step)
-            refused.append(_judged(job).refused)
-
+    with _working(folder, how, s) as work:
         paths = {
-            role: run.corpus_for(source, role, folder, s, _path(key_file), ingested, update=update)
+            role: run.corpus_for(
+                source, role, folder, s, _path(key_file), work.ingest, update=update
+            )
             for role, source in sources.items()
         }
         job = audit_job(
             paths["real"], paths["generated"], paths.get("control"), folder, s, update=update
         )
-        done = run.run_audit(job, execute, how.watch, how.step)
-    return Audited(done, "; ".join(filter(None, refused)))
+        done = run.run_audit(job, work.execute, how.watch, how.step)
+    return Audited(done, work.refusal)
 
 
 def study_corpus(
@@ -189,26 +182,46 @@ def study_corpus(
     s = _settings(settings_file, knobs)
     folder = Path(out) / datetime.date.today().isoformat() if dated else Path(out)
     claim(folder, DOCUMENT)
-    refused = []
+    with _working(folder, how, s) as work:
+        source = run.corpus_for(corpus, "real", folder, s, _path(key_file), work.ingest)
+        job = study_job(source, folder, s, brought=_path(generated))
+        if only_cohorts:
+            study_run.run_cohorts(job, work.execute, how.watch, how.step)
+        else:
+            study_run.bring(job, _path(key_file), work.ingest)
+            study_run.run_study(job, work.execute, how.watch, how.step)
+    return Studied(study_run.Study(job.out), job, work.refusal)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a chain works with inside its folder: where shards go, and which ingests complained."""
+
+    how: How
+    execute: Execute
+    refused: list[str] = field(default_factory=list)
+
+    def ingest(self, job: ingest.IngestJob) -> None:
+        """Run an ingest, and note if too many of its inputs were rejected."""
+        run.run_ingest(job, self.execute, self.how.watch, self.how.step)
+        self.refused.append(_judged(job).refused)
+
+    @property
+    def refusal(self) -> str:
+        """Every complaint."""
+        return "; ".join(filter(None, self.refused))
+
+
+@contextmanager
+def _working(folder: Path, how: How, s: settings.Settings) -> Iterator[_Work]:
+    """Hold a folder for its owner alone, with a log in it and a cluster to work it off."""
     with (
         run.private(),
         lease.lease(folder / lease.NAME),
         log.to_file(folder / "log.jsonl"),
         cluster.executor(how.cluster, s) as execute,
     ):
-
-        def ingested(job: ingest.IngestJob) -> None:
-            run.run_ingest(job, execute, how.watch, how.step)
-            refused.append(_judged(job).refused)
-
-        source = run.corpus_for(corpus, "real", folder, s, _path(key_file), ingested)
-        job = study_job(source, folder, s, brought=_path(generated))
-        if only_cohorts:
-            study_run.run_cohorts(job, execute, how.watch, how.step)
-            return Studied(study_run.Study(job.out), job, "; ".join(filter(None, refused)))
-        study_run.bring(job, _path(key_file), ingested)
-        done = study_run.run_study(job, execute, how.watch, how.step)
-    return Studied(done, job, "; ".join(filter(None, refused)))
+        yield _Work(how, execute)
 
 
 def told_of(done: Studied) -> dict[str, Any]:

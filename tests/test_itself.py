@@ -278,11 +278,13 @@ def of_status(name):
 cut = Settings(**{settings!r})
 shards = itself.plan(reference_of(store.open_corpus({corpus!r}), 0)[0], cut)
 shards[0].work(*shards[-1].args)  # libraries that are loaded at the first product, its self-test
-Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-before = of_status("VmRSS")
-for shard in shards[:3]:
-    shard.work(*shard.args)
-print(of_status("VmHWM") - before)
+def peak():
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = of_status("VmRSS")
+    for shard in shards[:3]:
+        shard.work(*shard.args)
+    return of_status("VmHWM") - before
+print(min(peak(), peak()))  # what is loaded on the way counts once
 """
 
 
@@ -305,7 +307,7 @@ def test_memory_is_what_was_projected_whatever_the_number_of_slices(tmp_path: Pa
     told = triangle.bytes_needed(band=shape.band, block=64, shard_pairs=26_000, keep=8, **sizes)
     told -= triangle.BASE_BYTES
     assert told / 2 < max(peaks) <= told
-    assert max(peaks) - min(peaks) <= 2**22  # twice the slices are 21 MB more
+    assert max(peaks) - min(peaks) <= 2**21
 
 
 def test_a_patient_of_no_other_is_compared_with_nobody(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from study_world import HEAD, corpus_of, world
 from fingerprint import ledger, phases
 from fingerprint.corpus import made, store
 from fingerprint.corpus.identity import load_key
+from fingerprint.corpus.images import bilinear
 from fingerprint.corpus.made import write_images, write_subset
 from fingerprint.ledger import Damaged
 from fingerprint.measure import attribution, null
@@ -164,7 +165,7 @@ def test_images_are_drawn_without_the_training_slices(study: Study, tmp_path: Pa
     pool = store.open_corpus(study.out / "pools" / "n6")
     told = pool.head["made_with"]
     values, _ = sample.draw(weights, told["weights"], 0, 20, told["seed"])
-    large = np.stack([made.bilinear(image, (pool.size_px,) * 2) for image in values["images"]])
+    large = np.stack([bilinear(image, (pool.size_px,) * 2) for image in values["images"]])
     digests = {made.hashlib.sha256(image.tobytes()).hexdigest() for image in large}
     assert digests == set(pool.label("digest"))
 
@@ -434,6 +435,6 @@ def test_images_of_nobody_are_enlarged_as_an_ingest_does(corpus: Path, tmp_path:
         {"weights": "w"},
         note="three",
     )
-    assert (pool.at([1])[0] == made.bilinear(images[1], (64, 64))).all()
+    assert (pool.at([1])[0] == bilinear(images[1], (64, 64))).all()
     assert pool.summary["notes"] == ["three"]
     assert pool.summary["participants_known"] == "not needed"

@@ -140,6 +140,11 @@ def bilinear(image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uin
     return (whole + (2 * rest + (whole & 1) > one)).astype(np.uint8)
 
 
+def enlarged(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return images (n, h, w), not larger, as (n, side, side): `bilinear` of each."""
+    return np.stack([bilinear(image, (side, side)) for image in images])
+
+
 def _stretched(values: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """Interpolate along the first axis to `n` rows; the result is 2 n times the values."""
     m = len(values)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fingerprint.corpus import anatomy, seal, store
 from fingerprint.corpus.books import Book
-from fingerprint.corpus.images import bilinear
+from fingerprint.corpus.images import enlarged
 from fingerprint.corpus.scan import sums
 from fingerprint.corpus.window import fit
 from fingerprint.ledger import digest_of
@@ -26,7 +26,6 @@ from fingerprint.ledger import digest_of
 MID_PX = 128
 KEPT = ("key_id", "window_hu", "size_px", "chunk_slices")  # of the corpus that a new one is made of
 MADE = ("sum", "sum_of_squares", "digest", "part", *store.SUMS)  # labels of the pixels
-ACCOUNT = {"seen": 0, "accepted": 0, "excluded": {}, "rejected": {}}
 
 
 def is_made(path: Path, made_with: Mapping[str, Any]) -> bool:
@@ -77,7 +76,7 @@ def write(
     rows = labels.reset_index(drop=True).assign(**pd.concat(found, ignore_index=True), part=0)
     rows = rows.astype({name: kind for name, kind in store.LABELS.items() if kind != "str"})
     book = Book(Book.empty().files, rows, alone(rows) if series is None else series)
-    summary = book.summary(set_name) | ACCOUNT | {"notes": list(notes)}
+    summary = book.summary(set_name) | {"notes": list(notes)}
     size = sum(entry[0] for entry in written.values())
     seal.seal(
         path,
@@ -94,6 +93,11 @@ def write(
         book.sidecars(),
     )
     return store.open_corpus(path)
+
+
+def in_chunks(rows: NDArray[Any], step: int) -> Iterator[NDArray[Any]]:
+    """Cut slices, or their indices, as `write` takes them."""
+    return (rows[first : first + step] for first in range(0, len(rows), step))
 
 
 def alone(rows: pd.DataFrame) -> pd.DataFrame:
@@ -123,8 +127,7 @@ def write_subset(
     made_with = {"subset_of": corpus.digest, "slices": digest_of(indices.tolist()), "set": set_name}
     if is_made(path, made_with):
         return store.open_corpus(path)
-    step = corpus.chunk_slices
-    chunks = (corpus.at(indices[i : i + step]) for i in range(0, len(indices), step))
+    chunks = map(corpus.at, in_chunks(indices, corpus.chunk_slices))
     kept = [name for name in store.LABELS if name not in MADE]
     rows = pd.DataFrame({name: corpus.label(name)[indices] for name in kept})
     count = rows.groupby("series").size()
@@ -159,8 +162,8 @@ def write_images(
     if is_made(path, made_with):
         return store.open_corpus(path)
     side, step = int(head["size_px"]), int(head["chunk_slices"])
-    bands = [images[first : first + step] for first in range(0, len(images), step)]
-    told = [anatomy.regions(fit(_enlarged(band, side), min(MID_PX, side), 0)[0]) for band in bands]
+    bands = list(in_chunks(images, step))
+    told = [anatomy.regions(fit(enlarged(band, side), min(MID_PX, side), 0)[0]) for band in bands]
     labels = pd.DataFrame({"token": tokens, "scan": tokens, "series": tokens}).assign(
         participant="",
         z_mm=0.0,
@@ -170,9 +173,5 @@ def write_images(
         region=np.concatenate([region for region, _ in told]),
         region_confidence=np.concatenate([share for _, share in told]),
     )
-    chunks = (_enlarged(band, side) for band in bands)
+    chunks = (enlarged(band, side) for band in bands)
     return write(path, set_name, chunks, labels, head, made_with, notes=(note,))
-
-
-def _enlarged(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    return np.stack([bilinear(image, (side, side)) for image in images])

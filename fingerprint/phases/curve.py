@@ -17,15 +17,13 @@ from numpy.typing import NDArray
 
 from fingerprint import ledger
 from fingerprint.corpus import store
-from fingerprint.corpus.scan import sums
 from fingerprint.job import write_json
 from fingerprint.ledger import Counts, Shard, Values
 from fingerprint.measure import fdr, fisher, null
 from fingerprint.models import sampling, training
 from fingerprint.phases import train
-from fingerprint.phases.sample import COPY
+from fingerprint.phases.sample import COPY, correlations
 from fingerprint.search import blocks
-from fingerprint.search.correlate import correlate, queries_from, slices_from
 from fingerprint.search.draw import spread
 from fingerprint.search.sets import opened
 from fingerprint.study_job import Point, StudyJob
@@ -84,12 +82,9 @@ def best_z(
     images: NDArray[np.uint8], slices: NDArray[np.uint8], patient: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return Fisher z of the best slice of each patient, float64 (images, patients)."""
-    queries = queries_from(images, *sums(images))
     best = np.full((len(images), int(patient.max()) + 1), -np.inf)
-    for first in range(0, len(slices), 4096):
-        part = slices[first : first + 4096]
-        r = correlate(queries, slices_from(part, *sums(part))).numpy()
-        np.fmax.at(best.T, patient[first : first + 4096], r.T)
+    for first, r in correlations(images, slices):
+        np.fmax.at(best.T, patient[first : first + r.shape[1]], r.numpy().T)
     return fisher.z_of(np.where(np.isfinite(best), best, np.nan))
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fingerprint.corpus.images import bilinear
+from fingerprint.corpus.images import enlarged
 from fingerprint.corpus.store import Corpus
 from fingerprint.job import AuditJob
 from fingerprint.measure import distances
@@ -55,7 +55,7 @@ def of_side(images: Images) -> Images:
     """Enlarge pictures of a corpus of small slices to the side that features are taken at."""
     if images.shape[1] >= SIDE:
         return images
-    return np.stack([bilinear(image, (SIDE, SIDE)) for image in images])
+    return enlarged(images, SIDE)
 
 
 def _chosen(job: AuditJob, told: Told, most: int) -> dict[str, QuerySet]:

@@ -88,8 +88,7 @@ def _seal(job: AuditJob, path: Path, planted: Sequence[Canary], values: Iterator
     ).reshape(-1, side, side)
     made_with = {"planted": ledger.digest_of([real.digest, [asdict(one) for one in planted]])}
     if not made.is_made(path, made_with):
-        step = real.chunk_slices
-        chunks = (images[i : i + step] for i in range(0, len(images), step))
+        chunks = made.in_chunks(images, real.chunk_slices)
         made.write(path, "canary", chunks, _labels(real, planted), real.head, made_with)
 
 

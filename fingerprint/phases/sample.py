@@ -16,14 +16,16 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fingerprint import ledger
 from fingerprint.corpus import made, store
-from fingerprint.corpus.images import bilinear
+from fingerprint.corpus.images import enlarged
 from fingerprint.corpus.scan import sums
 from fingerprint.job import write_json
 from fingerprint.ledger import Counts, Shard, Values
 from fingerprint.models import sampling
+from fingerprint.models.resuming import WEIGHTS
 from fingerprint.phases import train
 from fingerprint.search import blocks
 from fingerprint.search.correlate import correlate, queries_from, slices_from
@@ -31,6 +33,7 @@ from fingerprint.study_job import Point, StudyJob
 
 VERSION = 1
 AT_ONCE = 128  # images in one shard
+SLICES = 4096  # that images are compared with at a time
 COPY = 0.95  # r with a slice that its generator was trained on, above which an image is a copy
 MOST_COPIES = 29  # all of them found: 95 % confident of more than nine in ten
 TOLD = "sampling.json"
@@ -46,7 +49,7 @@ def plan(job: StudyJob) -> list[Shard]:
 
 def shards_of(job: StudyJob, point: Point, trained: dict[str, Any]) -> list[Shard]:
     """Return the shards that draw the pool of a point."""
-    weights = job.model(point.name) / train.WEIGHTS
+    weights = job.model(point.name) / WEIGHTS
     return [
         _shard("sample", weights, trained["weights"], first, count, job.recipe(point).seed)
         for first, count in _cuts(wanted(job, point))
@@ -119,8 +122,7 @@ def seal_copies(
     if not len(copies) or made.is_made(job.positives, made_with):
         return
     side, source = cohort.size_px, at[copies]
-    large = np.stack([bilinear(image, (side, side)) for image in images[copies]])
-    step = cohort.chunk_slices
+    large = enlarged(images[copies], side)
     tokens = [_token(made_with, int(k)) for k in copies]
     kept = ("z_mm", "sex", "age", "region", "region_confidence")
     labels = pd.DataFrame({name: cohort.label(name)[source] for name in kept}).assign(
@@ -130,8 +132,18 @@ def seal_copies(
         token=tokens,
         native_px=images.shape[-1],
     )
-    chunks = (large[first : first + step] for first in range(0, len(large), step))
+    chunks = made.in_chunks(large, cohort.chunk_slices)
     made.write(job.positives, "canary", chunks, labels, cohort.head, made_with)
+
+
+def correlations(
+    images: NDArray[np.uint8], slices: NDArray[np.uint8]
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield r of all images with some slices at a time, exact: the first of these, and r (m, k)."""
+    queries = queries_from(images, *sums(images))
+    for first in range(0, len(slices), SLICES):
+        part = slices[first : first + SLICES]
+        yield first, correlate(queries, slices_from(part, *sums(part)))
 
 
 def nearest(
@@ -150,15 +162,12 @@ def nearest(
         -1 for an image of one grey level.
     at : int64, shape (m,)
     """
-    queries = queries_from(images, *sums(images))
     best, at = (
         torch.full((len(images),), -1.0, dtype=torch.float64),
         torch.zeros(len(images)).long(),
     )
-    for first in range(0, len(slices), 4096):
-        part = slices[first : first + 4096]
-        r = correlate(queries, slices_from(part, *sums(part))).nan_to_num(-1.0)
-        top, where = r.max(1)
+    for first, r in correlations(images, slices):
+        top, where = r.nan_to_num(-1.0).max(1)
         at = torch.where(top > best, where + first, at)
         best = torch.maximum(top, best)
     return best.numpy(), at.numpy()

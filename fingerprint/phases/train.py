@@ -19,12 +19,12 @@ from fingerprint.job import write_json
 from fingerprint.ledger import Counts, Shard, Values
 from fingerprint.models import training
 from fingerprint.models.recipe import Recipe
+from fingerprint.models.resuming import WEIGHTS
 from fingerprint.search import device
 from fingerprint.search.sets import opened
 from fingerprint.study_job import Point, StudyJob
 
 VERSION = 1
-WEIGHTS = "weights.safetensors"
 TOLD = "training.json"  # for the report: of each model its loss, seconds, digests
 PROGRESS = "progress.json"
 EVERY_S = 2.0  # between two words of how far a training is

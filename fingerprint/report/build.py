@@ -105,20 +105,20 @@ def read(run: Path, open_corpus: Open) -> Left:
     if not (run / "run.json").exists():
         raise ValueError(f"build: {run} is not a run (no run.json); make one with audit")
     notes: list[str] = []
-    document = _try("run.json", lambda: json.loads((run / "run.json").read_bytes()), notes) or {}
+    document = tried("run.json", lambda: json.loads((run / "run.json").read_bytes()), notes) or {}
     missing = _missing(run, document)
     searched = matrices(run / "correlation.zarr", notes)
     table = best = None
     listed = run / "matches.parquet"
     if listed.exists():
         image = measure.primary_image(document)
-        table = _try("matches.parquet", lambda: matches.most_similar(listed, image), notes)
+        table = tried("matches.parquet", lambda: matches.most_similar(listed, image), notes)
     if table is not None:
-        best = _try("matches.parquet", lambda: matches.best_pairs(listed), notes)
+        best = tried("matches.parquet", lambda: matches.best_pairs(listed), notes)
     corpora = _corpora(run, document, open_corpus, notes)
     found = None
     if (run / "findings.json").exists():
-        found = _try(
+        found = tried(
             "findings.json", lambda: json.loads((run / "findings.json").read_bytes()), notes
         )
     if found is None:
@@ -126,10 +126,10 @@ def read(run: Path, open_corpus: Open) -> Left:
     registration = None
     if (run / "registration.zarr").exists():
         kept_there = partial(_of_pairs, run / "registration.zarr", found)
-        registration = _try("registration.zarr", kept_there, notes)
+        registration = tried("registration.zarr", kept_there, notes)
     queries = None
     if (run / "queries.parquet").exists():
-        queries = _try("queries.parquet", partial(pd.read_parquet, run / "queries.parquet"), notes)
+        queries = tried("queries.parquet", partial(pd.read_parquet, run / "queries.parquet"), notes)
     return Left(document, found, searched, corpora, missing, notes, best, registration, queries)
 
 
@@ -147,7 +147,7 @@ def matrices(path: Path, notes: list[str]) -> dict[str, xr.Dataset]:
     for name in REFERENCES:
         if not (path if name == "real" else path / name).exists():
             continue
-        matrix = _try("correlation.zarr", partial(_matrix, path, name), notes)
+        matrix = tried("correlation.zarr", partial(_matrix, path, name), notes)
         if matrix is not None:
             out[name] = matrix
     return out
@@ -163,23 +163,19 @@ def _matrix(path: Path, name: str) -> xr.Dataset | None:
         return None
 
 
-def _try(name: str, load: Callable[[], Any], notes: list[str]) -> Any:
-    """Load a file of the run; a damaged one must not cost the rest of the page."""
+def tried(name: str, load: Callable[[], Any], notes: list[str], command: str = "audit") -> Any:
+    """Load a file that a command left; a damaged one must not cost the rest of the page."""
     try:
         return load()
     except Exception as error:  # zarr, parquet and JSON each raise their own kinds on damage
         log.warning("%s cannot be read (%s)", name, type(error).__name__)
-        notes.append(f"{name} cannot be read: it is damaged. Run the audit again.")
+        notes.append(f"{name} cannot be read: it is damaged. Run the {command} again.")
         return None
 
 
 def _missing(run: Path, document: Mapping[str, Any]) -> list[str]:
     """Name the phases that are not done and the files that are not there."""
-    out = [
-        f"Phase {name}: {counts['done']:,} of {counts['planned']:,} shards are done."
-        for name, counts in (document.get("phases") or {}).items()
-        if counts["done"] < counts["planned"]
-    ]
+    out = unfinished(document)
     out += [
         f"Phase {phase} has not ended: {name} is not there."
         for name, phase in FILES.items()
@@ -188,6 +184,15 @@ def _missing(run: Path, document: Mapping[str, Any]) -> list[str]:
     if document.get("status") != "complete" and not out:
         out.append(f"The run is marked {document.get('status', 'unreadable')}, not complete.")
     return out
+
+
+def unfinished(document: Mapping[str, Any]) -> list[str]:
+    """Name the phases that are not done, of a run or a study."""
+    return [
+        f"Phase {name}: {counts['done']:,} of {counts['planned']:,} shards are done."
+        for name, counts in (document.get("phases") or {}).items()
+        if counts["done"] < counts["planned"]
+    ]
 
 
 def _corpora(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fingerprint import ledger
 from fingerprint.corpus import store
-from fingerprint.corpus.images import bilinear
+from fingerprint.corpus.images import enlarged
 from fingerprint.corpus.window import fit
 from fingerprint.search.device import decode
 
@@ -195,4 +195,4 @@ def mids_of(queries: QuerySet) -> NDArray[np.uint8]:
 def as_smooth_as(native_px: int, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Reduce images (n, s, s) to `native_px` by area mean and enlarge them again, bilinear."""
     small, _, _ = fit(images, native_px, 0)
-    return np.stack([bilinear(image, images.shape[1:]) for image in small])
+    return enlarged(small, images.shape[1])

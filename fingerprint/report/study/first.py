@@ -42,7 +42,7 @@ def _lead(page: StudyPage) -> Parts:
 def _above(page: StudyPage) -> Parts:
     """Say above which limit nothing was found; never without."""
     q: Parts = ["at false-discovery rate ", page.value("study.settings.q", "q")]
-    if all(page.has(f"{name}.limit.weakest") for name in _quiet(page)):
+    if _limited(page):
         return ["above the detection limit, ", *q, ". "]
     return [*q, "; not every audit has a detection limit. "]
 
@@ -86,29 +86,30 @@ def _up_to(page: StudyPage) -> Headline:
     if page.has("study.found_up_to"):
         return Headline(label, [page.value("study.found_up_to"), " slices"], alarm=True)
     if page.findings["study.sizes.none"]:
-        return Headline(label, ["none found"], _limited(page))
+        return Headline(label, ["none found"], _at_limit(page))
     return Headline(label, [page.value("study.found_up_to")])
 
 
 def _none_from(page: StudyPage) -> Headline:
     label = "No copies found from"
     if page.has("study.none_from"):
-        return Headline(label, [page.value("study.none_from"), " slices on"], _limited(page))
+        return Headline(label, [page.value("study.none_from"), " slices on"], _at_limit(page))
     f, largest = page.findings, max(page.findings["study.sizes"])
     if largest in (*f["study.sizes.found"], *f["study.sizes.set"]):
         return Headline(label, ["no size"], ["the largest training set was found too"], alarm=True)
     return Headline(label, [page.value("study.none_from")])
 
 
-def _limited(page: StudyPage) -> Parts:
-    if all(page.has(f"{name}.limit.weakest") for name in _quiet(page)):
+def _at_limit(page: StudyPage) -> Parts:
+    if _limited(page):
         return ["above the detection limit of each audit"]
     return ["not every audit has a detection limit"]
 
 
-def _quiet(page: StudyPage) -> list[str]:
-    """Return the points whose audit found nothing."""
-    return [name for name in page.audited if not page.findings[f"{name}.levels"]]
+def _limited(page: StudyPage) -> bool:
+    """Whether every audit that found nothing has a detection limit."""
+    quiet = [name for name in page.audited if not page.findings[f"{name}.levels"]]
+    return all(page.has(f"{name}.limit.weakest") for name in quiet)
 
 
 def _excess(page: StudyPage) -> Headline:

@@ -68,17 +68,7 @@ def read(out: Path, open_corpus: Open) -> Lies:
 def _json(path: Path, notes: list[str]) -> Any:
     if not path.exists():
         return None
-    return _try(path.name, lambda: json.loads(path.read_bytes()), notes)
-
-
-def _try(name: str, load: Any, notes: list[str]) -> Any:
-    """Load a file of the study; a damaged one must not cost the rest of the page."""
-    try:
-        return load()
-    except Exception as error:  # JSON and zarr each raise their own kinds on damage
-        log.warning("%s cannot be read (%s)", name, type(error).__name__)
-        notes.append(f"{name} cannot be read: it is damaged. Run the study again.")
-        return None
+    return audit.tried(path.name, lambda: json.loads(path.read_bytes()), notes, "study")
 
 
 def _names(out: Path, document: Mapping[str, Any]) -> list[str]:
@@ -120,7 +110,9 @@ def _audit(out: Path, name: str, open_corpus: Open, notes: list[str]) -> Left | 
     path = out / "audits" / name
     if not (path / "run.json").exists():
         return None
-    left: Left | None = _try(f"audits/{name}", partial(audit.read, path, open_corpus), notes)
+    left: Left | None = audit.tried(
+        f"audits/{name}", partial(audit.read, path, open_corpus), notes, "study"
+    )
     if left is not None:
         notes += [f"Audit of {name}: {note}" for note in left.notes]
     return left
@@ -191,11 +183,7 @@ def _missing(
     out: Path, document: Mapping[str, Any], names: list[str], audits: Mapping[str, Left]
 ) -> list[str]:
     """Name the phases that are not done and the audits that have not ended."""
-    lines = [
-        f"Phase {name}: {counts['done']:,} of {counts['planned']:,} shards are done."
-        for name, counts in (document.get("phases") or {}).items()
-        if counts["done"] < counts["planned"]
-    ]
+    lines = audit.unfinished(document)
     for name in names:
         if not (out / "audits" / name / FINDINGS).exists():
             lines.append(f"The audit of {name} has not ended: the pool has not been searched.")
