@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -42,7 +43,8 @@ def ssim(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
     ValueError
         Shapes or dtypes that do not fit, images smaller than a window.
     """
-    found = _map("ssim", x, y, mask)
+    _large_enough("ssim", x, y, mask)
+    found = similarity_map(windows(x), windows(y))
     counts = torch.ones_like(found, dtype=torch.bool) if mask is None else _cropped(mask)
     return _mean(found, counts)
 
@@ -75,8 +77,22 @@ def three_ssim(other: Tensor, reference: Tensor, *, both: bool = False) -> Tenso
     ----------
     Li and Bovik 2009, "Three-component weighted structural similarity index".
     """
-    found = _map("three_ssim", other, reference, None)
-    o, d = (_cropped(_gradient(image)) for image in (reference, other))
+    _large_enough("three_ssim", other, reference, None)
+    found = similarity_map(windows(other), windows(reference))
+    return weighed(found, gradient(other), gradient(reference), both=both)
+
+
+def weighed(found: Tensor, d: Tensor, o: Tensor, *, both: bool = False) -> Tensor:
+    """Return 3-SSIM, float64 (B,), of SSIM maps and the `gradient` of both images.
+
+    Parameters
+    ----------
+    found : Tensor, shape (B, 1, H - 10, W - 10)
+    d, o : Tensor, of that shape, or of one image where all pairs share it
+        Of the other image, and of the reference.
+    both : bool
+        See `three_ssim`.
+    """
     largest = o.flatten(1).amax(1)[:, None, None, None]
     high, low = EDGE * largest, SMOOTH * largest
     edges = (o > high) & (d > high) if both else (o > high) | (d > high)
@@ -87,17 +103,45 @@ def three_ssim(other: Tensor, reference: Tensor, *, both: bool = False) -> Tenso
     return torch.where(largest.flatten() > 0, score, torch.nan)
 
 
-def _map(name: str, x: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
-    """Return SSIM at every window inside the images: float32 (B, 1, H - 10, W - 10)."""
+def _large_enough(name: str, x: Tensor, y: Tensor, mask: Tensor | None) -> None:
     checked(name, x, y, mask)
     if min(x.shape[2:]) < 2 * REACH + 1:
         raise ValueError(f"{name}: images must be at least 11 x 11, got {tuple(x.shape)}")
-    middle = MOST / 2  # squares of grey levels about it are small enough for float32
-    x, y = x - middle, y - middle
-    m_x, m_y, xx, yy, xy = (_windowed(part) for part in (x, y, x * x, y * y, x * y))
-    both, squares = m_x * m_y, m_x * m_x + m_y * m_y
-    v, cov = xx + yy - squares, xy - both
-    m_x, m_y = m_x + middle, m_y + middle
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Images with what SSIM needs of each alone; grey levels are about the middle of their range.
+
+    Attributes
+    ----------
+    grey : Tensor, shape (B, 1, H, W), float32
+    mean, square : Tensor, shape (B, 1, H - 10, W - 10), float32
+        Of every window inside the image: of the grey levels, and of their squares.
+    """
+
+    grey: Tensor
+    mean: Tensor
+    square: Tensor
+
+    def __getitem__(self, rows: slice) -> Windows:
+        return Windows(self.grey[rows], self.mean[rows], self.square[rows])
+
+
+def windows(images: Tensor) -> Windows:
+    """Prepare images, float32 (B, 1, H, W), that are compared with many others."""
+    grey = images - MOST / 2  # squares about the middle are small enough for float32
+    return Windows(grey, _windowed(grey), _windowed(grey * grey))
+
+
+def similarity_map(x: Windows, y: Windows) -> Tensor:
+    """Return SSIM at every window inside the images: float32 (B, 1, H - 10, W - 10).
+
+    Of pairs, or of one image with many.
+    """
+    both, squares = x.mean * y.mean, x.mean * x.mean + y.mean * y.mean
+    v, cov = x.square + y.square - squares, _windowed(x.grey * y.grey) - both
+    m_x, m_y = x.mean + MOST / 2, y.mean + MOST / 2
     return (2 * m_x * m_y + C1) / (m_x * m_x + m_y * m_y + C1) * ((2 * cov + C2) / (v + C2))
 
 
@@ -122,8 +166,8 @@ def _cropped(images: Tensor) -> Tensor:
     return images[:, :, REACH:-REACH, REACH:-REACH]
 
 
-def _gradient(images: Tensor) -> Tensor:
-    """Return |gx| + |gy| by Sobel's operator; images are continued at their border."""
+def gradient(images: Tensor) -> Tensor:
+    """Return |gx| + |gy| by Sobel's operator at every window; images are continued at borders."""
     padded = torch.nn.functional.pad(images, (1, 1, 1, 1), mode="replicate")
     out = torch.zeros_like(images)
     for across, along in ((2, 3), (3, 2)):
@@ -132,7 +176,7 @@ def _gradient(images: Tensor) -> Tensor:
         smooth = smooth + padded.narrow(across, 2, images.shape[across])
         n = images.shape[along]
         out += (smooth.narrow(along, 2, n) - smooth.narrow(along, 0, n)).abs()
-    return out
+    return _cropped(out)
 
 
 def _mean(values: Tensor, counts: Tensor) -> Tensor:

@@ -120,6 +120,17 @@ def correlate(queries: Pixels, slices: Pixels) -> Tensor:
     return torch.where((a == 0)[:, None] | (b == 0)[None, :], torch.nan, r)
 
 
+def cross(queries: Pixels, slices: Pixels) -> Tensor:
+    """Sum of the products of grey levels of every query with every slice: int64 (q, s), exact.
+
+    Parameters and errors as of `correlate`; grey levels are those of the images, 0 to 255, however
+    they are stored.
+    """
+    n, slices = checked(queries, slices), shifted(slices)
+    of_both = queries.total[:, None] + slices.total[None, :]
+    return _product(slices.values, queries.values).T + SHIFT * of_both + SHIFT * SHIFT * n
+
+
 def _sqrt(x: Tensor) -> Tensor:
     """Square root, correctly rounded: torch's own on a CPU may be one bit off, by vector length."""
     return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else torch.sqrt(x)
