@@ -26,6 +26,8 @@ Engine = Literal["torch", "simpleitk"]
 Score = Literal["excess", "gap", "r"]
 Generator = Literal["ddpm", "dcgan"]
 Predicts = Literal["noise", "velocity"]
+Method = Literal["similarity", "embedding", "texture", "density", "vcmi", "calibrated"]
+METHODS: tuple[Method, ...] = get_args(Method)
 IMAGES: tuple[str, ...] = get_args(Image)  # score images, METHOD.md, section 3.0
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -183,12 +185,57 @@ class Settings(BaseSettings):
     )
     pool: Positive = Field(1_000, description="images drawn with each generator")
 
+    # -- membership: was this real slice used for training
+    methods: Annotated[tuple[Method, ...], NoDecode] = Field(
+        METHODS, description="which methods are run"
+    )
+    generated_folder: str = Field("generated", description="name, in DEV and TEST, of the images")
+    used_folder: str = Field("real_used", description="of slices that were used")
+    not_used_folder: str = Field("real_not_used", description="of slices that were not")
+    unknown_folder: str = Field("real_unknown", description="of slices that are asked about")
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(
+        2, description="parts of DEV, by patient: each is judged by what the others teach"
+    )
+    compare_px: Annotated[int, Field(ge=16, le=512)] = Field(
+        64, description="side at which slices and images are compared pixel by pixel"
+    )
+    top_images: Positive = Field(10, description="images in the mean of the most similar")
+    noise: bool = Field(True, description="also compare with noise, as paper 001")
+    table_slices: Positive = Field(
+        300, description="images of each set in the table of similarities between sets"
+    )
+    networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="feature networks of paper 002: name=file of weights, or name=file=sha256"
+    )
+    mae_px: Annotated[int, Field(ge=32, le=512, multiple_of=16)] = Field(
+        64, description="side of the images of the masked autoencoder"
+    )
+    mae_width: Positive = Field(96, description="width of its encoder; 768 is the paper's")
+    mae_steps: Annotated[int, Field(ge=0)] = Field(
+        600, description="steps of its training on DEV; 0: it is not run"
+    )
+    mae_batch: Positive = 32
+    shadow_px: Annotated[int, Field(ge=32, le=256)] = Field(
+        32, description="side of the images of shadow generators; 32, 64, 128 or 256"
+    )
+    shadow_steps: Positive = Field(500, description="steps of their training")
+    shadow_width: Positive = Field(64, description="filters of the DCGAN; 512 is the paper's")
+    shadow_images: Positive = Field(802, description="images drawn with each, as in paper 003")
+    same_kind: Generator | Literal["none"] = Field(
+        "ddpm", description="kind of the generators in question, for a shadow of the same kind"
+    )
+    same_kind_width: Positive = Field(16, description="width of that shadow")
+    submission_header: bool = Field(False, description="begin a submission with a header")
+    submission_extension: bool = Field(False, description="whole file names in a submission")
+
     # -- the machine: no influence on any number
     workers: Annotated[int, Field(ge=0)] = Field(0, description="processes; 0: one per core")
     memory_gib: Annotated[float, Field(gt=0)] = Field(4.0, description="memory of one worker")
 
     @field_validator(
-        "window_hu", "range", "require", "sizes", "ages", "ages_largest", "classes", mode="before"
+        *("window_hu", "range", "require", "sizes", "ages", "ages_largest", "classes"),
+        *("methods", "networks"),
+        mode="before",
     )
     @classmethod
     def _written_plainly(cls, value: Any) -> Any:
