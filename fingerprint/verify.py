@@ -9,12 +9,14 @@ from pathlib import Path
 from fingerprint import ledger
 from fingerprint.corpus import store
 from fingerprint.job import read_run
+from fingerprint.membership_job import DOCUMENT as MEMBERSHIP
 from fingerprint.study_job import DOCUMENT as STUDY
 
 MANIFEST = "manifest.json"
 # not part of what a run states: shards have their own digests, corpora theirs, a log grows
 APART = ("ledger/", "corpora/", "before/", "log.jsonl", ".lease", MANIFEST)
 APART_IN_STUDY = (*APART, "cohorts/", "pools/", "audits/")
+APART_IN_MEMBERSHIP = (*APART, "models/")
 
 
 def seal_run(out: Path) -> None:
@@ -37,6 +39,8 @@ def verify(path: Path) -> Iterator[str]:
     """
     if (path / STUDY).exists():
         yield from _verify_study(path)
+    elif (path / MEMBERSHIP).exists():
+        yield from _verify_membership(path)
     elif (path / "run.json").exists() or (path / MANIFEST).exists():
         yield from _verify_run(path)
     else:
@@ -51,6 +55,14 @@ def _verify_study(out: Path) -> Iterator[str]:
     for folder in ("corpora", "cohorts", "pools"):
         for corpus in sorted(p for p in out.glob(f"{folder}/*") if p.is_dir()):
             yield from (f"{out.name}: {folder}/{line}" for line in store.verify(corpus))
+
+
+def _verify_membership(out: Path) -> Iterator[str]:
+    yield from outputs(out)
+    yield from _shards(out)
+    for corpus in sorted(p.parent for p in out.glob("corpora/*/*/*/zarr.json")):
+        name = corpus.relative_to(out).parent.as_posix()
+        yield from (f"{out.name}: {name}/{line}" for line in store.verify(corpus))
 
 
 def _shards(out: Path) -> Iterator[str]:
@@ -122,9 +134,10 @@ def outputs(out: Path) -> Iterator[str]:
 
 def _files(out: Path) -> list[str]:
     names = (p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
-    apart = APART_IN_STUDY if (out / STUDY).exists() else APART
+    apart = {STUDY: APART_IN_STUDY, MEMBERSHIP: APART_IN_MEMBERSHIP}.get(_document(out), APART)
     return sorted(name for name in names if not name.startswith(apart))
 
 
 def _document(out: Path) -> str:
-    return STUDY if (out / STUDY).exists() else "run.json"
+    """Name the document of a folder: of a study, of a membership run, or of an audit."""
+    return next((name for name in (STUDY, MEMBERSHIP) if (out / name).exists()), "run.json")

@@ -23,10 +23,12 @@ ROOMS = (
     "phantom",
     "job",
     "study_job",
+    "membership_job",
     "phases",
     "verify",
     "run",
     "study_run",
+    "membership_run",
 )
 FILES = sorted((ROOT / "fingerprint").rglob("*.py"))
 FLOWS = sorted((ROOT / "flows").rglob("*.py"))
