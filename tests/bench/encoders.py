@@ -3,9 +3,10 @@
     python tests/bench/encoders.py [NETWORK ...]
 
 Each peer (torchvision; pytorch-fid for the network of the FID; timm for DINOv2 and the masked
-autoencoder) is given random weights. Its state dict must load into ours with nothing missing and nothing left over, and both
-must give the same for the same images. A difference is relative to the largest value; "spread" is
-how much the images differ in the same measure, so that agreement can be seen to say something.
+autoencoder) is given random weights. Its state dict must load into ours with nothing missing and
+nothing left over, and both must give the same for the same images. A difference is relative to the
+largest value; "spread" is how much the images differ in the same measure, so that agreement can be
+seen to say something.
 Exits with 1 where one disagrees, with 2 where the peers are missing (`make bench-encoders`).
 
 Not compared: how DINOv2's position embedding is interpolated (its own code is in no package), and
