@@ -188,7 +188,10 @@ def test_bad_arguments_are_named() -> None:
     for network, words in (
         (lambda images: tiny(images)[0], r"features of a must be \(2, d\), got \(7,\)"),
         (lambda images: tiny(images) * np.nan, "features of a must be finite"),
-        (lambda images: tiny(images)[:, : images[0, 0, 0] + 1], "must all have one length"),
+        (
+            lambda images: tiny(images)[:, : images[0, 0, 0] + 1],
+            r"features of a must be \(n, 2\), got \(n, 3\)",
+        ),
     ):
         asked, generated = noise(2, 1), noise(2, 2)
         asked[0, 0, 0], generated[0, 0, 0] = 1, 2

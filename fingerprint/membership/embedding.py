@@ -91,8 +91,8 @@ def scores(
     pools: dict[str, _Pool] = {}
     for block in blocks(generated):
         for of, features in _features(how, block).items():
-            if features.shape[1] != mine[of].shape[1]:
-                raise ValueError(f"scores: features of {of[0]} must all have one length")
+            if (d := features.shape[1]) != (length := mine[of].shape[1]):
+                raise ValueError(f"scores: features of {of[0]} must be (n, {length}), got (n, {d})")
             for distance, similar in SIMILARITIES.items():
                 pool = _Pool.of(similar(mine[of], features), how.top)
                 arm = f"{of[0]}/{distance}/{of[1]}"
