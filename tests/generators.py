@@ -13,6 +13,7 @@ Images = NDArray[np.uint8]
 QUICK: dict[str, dict[str, Any]] = {
     "ddpm": {"width": 8, "batch": 4, "learning_rate": 2e-3, "ema": 0.9, "sample_steps": 3},
     "dcgan": {"width": 16, "batch": 2, "learning_rate": 2e-4, "ema": 0.0},
+    "mae": {"width": 32, "batch": 4, "learning_rate": 0.2, "ema": 0.0},
 }
 
 

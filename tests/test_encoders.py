@@ -18,7 +18,7 @@ from fingerprint.models.encoders import ENCODERS, Loaded, encode, load, provenan
 from fingerprint.models.inputs import RESIZES, Resize, prepared
 
 # too large to be run in a test; `tests/bench/encoders.py` runs them
-DEEP = ("vgg16", "resnet101", "dinov2_vitb14", "dinov2_vitl14")
+DEEP = ("vgg16", "resnet101", "dinov2_vitb14", "dinov2_vitl14", "mae_vitb16")
 QUICK = [name for name in ENCODERS if name not in DEEP]
 # totals as published; those of DINOv2 added up by hand from width, depth and grid
 PUBLISHED = {
@@ -35,6 +35,7 @@ PUBLISHED = {
     "dinov2_vits14": 22_056_576,
     "dinov2_vitb14": 86_580_480,
     "dinov2_vitl14": 304_368_640,
+    "mae_vitb16": 85_798_656,
 }
 
 
@@ -116,6 +117,7 @@ VIT = {"cls_token", "pos_embed", "mask_token", "patch_embed", "blocks", "norm"}
         ("dinov2_vits14", VIT),
         ("dinov2_vitb14", VIT),
         ("dinov2_vitl14", VIT),
+        ("mae_vitb16", VIT - {"mask_token"}),
         *(
             (name, {"features", "classifier"})
             for name in PUBLISHED

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fingerprint.models import efficientnet, inception, mobilenet, resnet, vgg, vit
+from fingerprint.models import efficientnet, inception, masked, mobilenet, resnet, vgg, vit
 from fingerprint.models.inputs import GREY, RESIZES, Colour, Resize, prepared
 from fingerprint.models.known import KNOWN
 from fingerprint.models.weights import load_state
@@ -30,6 +30,7 @@ Network = (
     | efficientnet.EfficientNetB0
     | inception.Inception
     | vit.ViT
+    | masked.Encoder
 )
 
 IMAGENET: tuple[Colour, Colour] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -118,6 +119,8 @@ ENCODERS: dict[str, Encoder] = {
         Encoder("dinov2_vits14", vit.vit_small, 384, 22_056_576, **_DINO),
         Encoder("dinov2_vitb14", vit.vit_base, 768, 86_580_480, **_DINO),
         Encoder("dinov2_vitl14", vit.vit_large, 1024, 304_368_640, **_DINO),
+        # published without its decoder; no whole digest is known, so the user pins the file
+        Encoder("mae_vitb16", masked.published_base, 768, 85_798_656, **_DINO),
     )
 }
 

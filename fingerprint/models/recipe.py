@@ -1,4 +1,4 @@
-"""What decides the weights of a generator, besides the images; and all chance in its training.
+"""What decides the weights of a network, besides the images; and all chance in its training.
 
 Nothing is drawn from a generator that goes on from step to step: each draw has one of its own, made
 from the seed, what it is for and a number. So a training that was cut off needs no state of chance
@@ -7,37 +7,44 @@ to go on as if it had not been, and image i of a pool is the same however the po
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-Kind = Literal["ddpm", "dcgan"]
+Kind = Literal["ddpm", "dcgan", "mae"]
 Predicts = Literal["noise", "velocity"]
 Use = Literal["weights", "order", "step", "pool"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 USES: tuple[Use, ...] = get_args(Use)
 T = 1000  # noise levels of a diffusion model
-DCGAN_PX = (32, 64, 128, 256)
+SIDES: dict[Kind, Collection[int]] = {
+    "ddpm": range(32, 257, 8),
+    "dcgan": (32, 64, 128, 256),
+    "mae": range(32, 513, 16),
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a generator is trained and sampled; ``dataclasses.asdict`` of it goes into its files.
+    """How a network is trained, and sampled; ``dataclasses.asdict`` of it goes into its files.
 
     Attributes
     ----------
-    generator : ``ddpm`` (METHOD.md, section 1.1) or ``dcgan`` (section 1.4)
-    px : side of the images; a multiple of 8 from 32 to 256, for a dcgan 32, 64, 128 or 256
+    generator : ``ddpm`` (METHOD.md, section 1.1), ``dcgan`` (section 1.4), or what is trained in
+        the same way and makes no images, ``mae`` (section 1.3)
+    px : side of the images; a multiple of 8 from 32 to 256, for a dcgan 32, 64, 128 or 256, for a
+        mae a multiple of 16 from 32 to 512
     steps : of the optimiser
     batch : images a step
-    learning_rate : of Adam
+    learning_rate : of Adam; of a mae that of a step of 256 images, which becomes less in proportion
+        where `batch` is smaller (1.5e-4 in its paper)
     width : channels at full resolution (ddpm), filters at the lowest (dcgan; 512 is the paper's);
-        a multiple of 8
+        a multiple of 8. Of the tokens of a mae: 32 or a multiple of 64 (`mae.sizes`)
     ema : decay of the mean of the weights that is kept in place of the last ones; 0: the last ones
-    seed : of first weights, order, noise
+    seed : of first weights, order, noise, masks
     snapshots : steps after which the weights are kept too, rising
     sample_steps : of the sampler of a ddpm
     half : bfloat16 where that is safe, on a GPU only
@@ -60,15 +67,23 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raise ValueError with the field, its rule and its value."""
-        sizes = DCGAN_PX if self.generator == "dcgan" else range(32, 257, 8)
+        sides = SIDES.get(self.generator, ())
         kept = (0, *self.snapshots)
+        whole = self.width % 8 == 0
+        width = "a multiple of 8, >= 8"
+        if self.generator == "mae":  # what the heads of its attention share
+            whole, width = self.width % 64 == 0 or self.width == 32, "32 or a multiple of 64"
         rules = {
             "generator": (self.generator in KINDS, f"one of {', '.join(KINDS)}"),
-            "px": (self.px in sizes, "32, 64, 128, 256, or for a ddpm a multiple of 8 between"),
+            "px": (
+                self.px in sides,
+                "32, 64, 128, 256, for a ddpm any multiple of 8 between, for a mae a multiple of "
+                "16 from 32 to 512",
+            ),
             "steps": (self.steps >= 1, ">= 1"),
             "batch": (self.batch >= 1, ">= 1"),
             "learning_rate": (0 < self.learning_rate < 1, "in (0, 1)"),
-            "width": (self.width >= 8 and self.width % 8 == 0, "a multiple of 8, >= 8"),
+            "width": (self.width >= 8 and whole, width),
             "ema": (0 <= self.ema < 1, "in [0, 1)"),
             "seed": (self.seed >= 0, ">= 0"),
             "snapshots": (

@@ -44,7 +44,8 @@ def sample(
     ------
     FileNotFoundError, ledger.Damaged
     ValueError
-        Another file than was asked for; `first` or `seed` < 0, `count` < 1.
+        Another file than was asked for, or of a network that makes no images; `first` or `seed`
+        < 0, `count` < 1.
     """
     for name, value, least in (("first", first, 0), ("count", count, 1), ("seed", seed, 0)):
         if value < least:
@@ -63,6 +64,11 @@ def sample(
 def _loaded(weights: Path, sha256: str, device: torch.device) -> tuple[nn.Module, Recipe]:
     tensors, about = checkpoint.read(weights, sha256)
     recipe = recipe_of(about["recipe"])
+    if recipe.generator not in _ROOM:
+        raise ValueError(
+            f"sample: {weights.name} must be of one of {', '.join(_ROOM)}; got a "
+            f"{recipe.generator}, which makes no images of its own"
+        )
     with torch.device("meta"):  # the file brings every number: none is drawn
         network: nn.Module
         if recipe.generator == "ddpm":

@@ -1,11 +1,11 @@
-"""Training of a generator, which can be cut off at any moment and run again with the same end.
+"""Training of a network, which can be cut off at any moment and run again with the same end.
 
     checkpoint.safetensors     networks, mean weights, moments of Adam, losses: while it runs
     step-000500.safetensors    weights after a step of `Recipe.snapshots`
     weights.safetensors        weights at the end
     trained.json               what was trained, and the digests of the files: it is finished
 
-All are for their owner alone: a generator may hold patients, which is what an audit asks.
+All are for their owner alone: a network may hold patients, which is what an audit asks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fingerprint.models import dcgan, ddpm
+from fingerprint.models import dcgan, ddpm, mae
 from fingerprint.models.checkpoint import LIBRARY
 from fingerprint.models.learner import extra, placed, reproducible
 from fingerprint.models.recipe import Recipe, chance
@@ -42,7 +42,7 @@ __all__ = ["Trained", "snapshot", "train"]
 
 CHECKPOINT_S = 120.0  # so much work is lost at most
 LOSSES = 50  # means of as many stretches are kept, or the loss of every step of a short training
-LEARNERS = {"ddpm": ddpm.learner, "dcgan": dcgan.learner}
+LEARNERS = {"ddpm": ddpm.learner, "dcgan": dcgan.learner, "mae": mae.learner}
 Images = NDArray[np.uint8]
 Watch = Callable[[int, int, float], None]  # steps done, steps in all, loss of the last
 
@@ -55,7 +55,7 @@ def train(
     *,
     device: str | None = None,
 ) -> Trained:
-    """Train a generator, from where an earlier call in the same folder was cut off.
+    """Train a network, from where an earlier call in the same folder was cut off.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """The vision transformers of DINOv2, without registers (Oquab et al. 2023, arXiv:2304.07193).
 
 A pre-norm ViT (Dosovitskiy et al. 2021, arXiv:2010.11929) of 14 px patches, each branch scaled
-before it is added. Keys are those of ``dinov2_vit*14_pretrain.pth``.
+before it is added. Keys are those of ``dinov2_vit*14_pretrain.pth``. Its parts are those of `mae`
+too, with other patches and nothing scaled.
 """
 
 from __future__ import annotations
@@ -84,11 +85,11 @@ class ViT(nn.Module):
 
 
 class Patches(nn.Module):
-    """One token for each patch: (B, 3, H, W) -> (B, patches, width)."""
+    """One token for each patch: (B, channels, H, W) -> (B, patches, width)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, patch: int = PATCH, channels: int = 3) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, width, PATCH, PATCH)
+        self.proj = nn.Conv2d(channels, width, patch, patch)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return tokens, row by row."""
@@ -97,16 +98,16 @@ class Patches(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a layer of its own for each token, both scaled and added."""
+    """Attention and a layer of its own for each token, both scaled, if so asked, and added."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, scaled: bool = True) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=EPS)
         self.attn = Attention(width, heads)
-        self.ls1 = Scale(width)
+        self.ls1 = Scale(width) if scaled else nn.Identity()
         self.norm2 = nn.LayerNorm(width, eps=EPS)
         self.mlp = TwoLayers(width)
-        self.ls2 = Scale(width)
+        self.ls2 = Scale(width) if scaled else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, tokens, width)."""

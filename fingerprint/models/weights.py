@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fingerprint.models.known import KNOWN
 
+NESTED = "model"  # under which a published masked autoencoder has all its tensors
 MOST_BYTES = 4 << 30  # the largest known file has 1.2 GB; another one is not read into memory
 
 
@@ -66,6 +67,8 @@ def load_state(path: Path, *, name: str, pinned_sha256: str | None = None) -> St
     except Exception as error:  # damage makes it raise nearly anything, in many lines
         rule = "be a whole state dict that loads without running code"
         raise ValueError(_says(path.name, rule, type(error).__name__)) from error
+    if isinstance(tensors, dict) and set(tensors) == {NESTED}:
+        tensors = tensors[NESTED]
     if not isinstance(tensors, dict) or not tensors:
         _refuse(path.name, "hold tensors under names", type(tensors).__name__)
     for key, value in tensors.items():

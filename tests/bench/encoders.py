@@ -2,10 +2,11 @@
 
     python tests/bench/encoders.py [NETWORK ...]
 
-Each peer (torchvision; pytorch-fid for the network of the FID; timm for DINOv2) is given random
-weights. Its state dict must load into ours with nothing missing and nothing left over, and both
-must give the same for the same images. A difference is relative to the largest value; "spread" is
-how much the images differ in the same measure, so that agreement can be seen to say something.
+Each peer (torchvision; pytorch-fid for the network of the FID; timm for DINOv2 and the masked
+autoencoder) is given random weights. Its state dict must load into ours with nothing missing and
+nothing left over, and both must give the same for the same images. A difference is relative to the
+largest value; "spread" is how much the images differ in the same measure, so that agreement can be
+seen to say something.
 Exits with 1 where one disagrees, with 2 where the peers are missing (`make bench-encoders`).
 
 Not compared: how DINOv2's position embedding is interpolated (its own code is in no package), and
@@ -102,6 +103,14 @@ def from_timm(name: str) -> nn.Module:
     return drawn(timm.create_model(name, img_size=224, num_classes=0), 1)
 
 
+def mae_from_timm() -> nn.Module:
+    """Return the encoder of a masked autoencoder: the mean token of all patches, normed first."""
+    import timm  # noqa: PLC0415
+
+    pooled = {"num_classes": 0, "global_pool": "avg", "fc_norm": False}
+    return drawn(timm.create_model("vit_base_patch16_224", **pooled), 1)
+
+
 def peer_of(name: str) -> tuple[Encoder, nn.Module]:
     """Return our encoder and its peer."""
     encoder = ENCODERS[name]
@@ -111,6 +120,7 @@ def peer_of(name: str) -> tuple[Encoder, nn.Module]:
     special: dict[str, Callable[[], nn.Module]] = {
         "inception_fid": from_pytorch_fid,
         "radimagenet_resnet50": from_radimagenet,
+        "mae_vitb16": mae_from_timm,
     }
     return encoder, special[name]() if name in special else from_torchvision(name)
 
