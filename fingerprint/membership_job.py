@@ -35,7 +35,7 @@ DOCUMENT = "membership.json"
 TEST = "test"
 DECIDES = (
     *("methods", "folds", "seed", "compare_px", "top_images", "noise", "table_slices"),
-    *("mae_px", "mae_width", "mae_steps", "mae_batch"),
+    *("mae_px", "mae_width", "mae_steps", "mae_batch", "mae_learning_rate"),
     *("shadow_px", "shadow_steps", "shadow_width", "shadow_images"),
     *("same_kind", "same_kind_width"),
     *("pose", "mirror", "angle_deg", "angle_step_deg", "scale", "scale_step"),

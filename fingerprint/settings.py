@@ -210,11 +210,14 @@ class Settings(BaseSettings):
     mae_px: Annotated[int, Field(ge=32, le=512, multiple_of=16)] = Field(
         64, description="side of the images of the masked autoencoder"
     )
-    mae_width: Positive = Field(96, description="width of its encoder; 768 is the paper's")
+    mae_width: Positive = Field(192, description="width of its encoder; 768 is the paper's")
     mae_steps: Annotated[int, Field(ge=0)] = Field(
         600, description="steps of its training on DEV; 0: it is not run"
     )
     mae_batch: Positive = 32
+    mae_learning_rate: Annotated[float, Field(gt=0)] = Field(
+        3e-3, description="for a step of 256 images; 1.5e-4 in its paper, of far more steps"
+    )
     shadow_px: Annotated[int, Field(ge=32, le=256)] = Field(
         32, description="side of the images of shadow generators; 32, 64, 128 or 256"
     )

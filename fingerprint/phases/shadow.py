@@ -1,0 +1,122 @@
+"""Shadow: what methods need trained: shadow generators (003), and the masked autoencoder (002).
+
+A shadow generator for every question, on the slices of it that were not used; an autoencoder for
+every task, on all images of DEV, used and not used alike: it never sees a label.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fingerprint import ledger
+from fingerprint.job import write_json
+from fingerprint.ledger import Counts, Shard, Values
+from fingerprint.membership import methods
+from fingerprint.membership.folders import GENERATED
+from fingerprint.membership.shadow import Shadow, small
+from fingerprint.membership.stored import Stored, whole
+from fingerprint.membership_job import MembershipJob, TaskData
+from fingerprint.models import training
+from fingerprint.models.recipe import Recipe
+from fingerprint.models.resuming import WEIGHTS
+from fingerprint.search import device
+
+VERSION = 1
+TOLD = "training.json"  # of each model its loss, seconds, digest
+PROGRESS = "progress.json"
+EVERY_S = 2.0
+Named = tuple[str, Shard]
+
+
+def plan(job: MembershipJob) -> list[Shard]:
+    """Cut by model: trained side by side."""
+    return [shard for _, shard in _named(job)]
+
+
+def _named(job: MembershipJob) -> list[Named]:
+    out: list[Named] = []
+    for task in job.tasks:
+        if "texture" in job.settings.methods:
+            out += [one for part in task.parts for one in _shadows(job, task, part)]
+        if has_mae(job):
+            out.append(_mae(job, task))
+    return out
+
+
+def has_mae(job: MembershipJob) -> bool:
+    """Whether an autoencoder is trained."""
+    return "embedding" in job.settings.methods and job.settings.mae_steps > 0
+
+
+def _shadows(job: MembershipJob, task: TaskData, part: str) -> Iterator[Named]:
+    slices, folder = task.question(part).control, job.models(task, part)
+    made = (methods.shadow, methods.same_kind)
+    for shadow in (make(job.settings, task.px, folder) for make in made):
+        if shadow is None:
+            continue
+        depends = {"slices": slices.digest, "recipe": asdict(shadow.recipe), "n": shadow.count}
+        one = ledger.shard("shadow", VERSION, depends, train_shadow, shadow, slices)
+        yield _again(job, f"{task.sets.name}/{part}/{shadow.folder.name}", shadow.folder, one)
+
+
+def _mae(job: MembershipJob, task: TaskData) -> Named:
+    recipe, folder = methods.mae_recipe(job.settings, task.px), job.models(task, methods.MAE)
+    corpora = task.corpora["dev"]
+    images = whole([corpora[GENERATED], *(corpora[r] for r in corpora if r != GENERATED)], task.px)
+    depends = {"images": images.digest, "recipe": asdict(recipe)}
+    one = ledger.shard("shadow", VERSION, depends, train_mae, recipe, folder, images)
+    return _again(job, f"{task.sets.name}/{methods.MAE}", folder, one)
+
+
+def _again(job: MembershipJob, name: str, folder: Path, one: Shard) -> Named:
+    if not (folder / WEIGHTS).exists():  # removed since: trained again
+        ledger.path_of(job.ledger, one).unlink(missing_ok=True)
+    return name, one
+
+
+def train_shadow(shadow: Shadow, slices: Stored) -> tuple[Values, Counts]:
+    """Train a shadow generator and draw its images, which lie in its folder."""
+    shadow.images(slices, _watch(shadow.folder))
+    told = shadow.told | {"device": device.chosen(), "images": len(slices)}
+    return {"trained": ledger.as_json(told)}, {"steps": shadow.recipe.steps}
+
+
+def train_mae(recipe: Recipe, folder: Path, images: Stored) -> tuple[Values, Counts]:
+    """Train the masked autoencoder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = asdict(training.train(small(images, recipe.px), recipe, folder, _watch(folder)))
+    told |= {"device": device.chosen(), "images": len(images)}
+    return {"trained": ledger.as_json(told)}, {"steps": recipe.steps}
+
+
+def _watch(folder: Path) -> training.Watch:
+    """Leave word of how far a training is, now and then."""
+    said = 0.0
+
+    def watch(done: int, planned: int, loss: float) -> None:
+        nonlocal said
+        if done == planned or time.monotonic() - said > EVERY_S:
+            said = time.monotonic()
+            write_json(folder / PROGRESS, {"done": done, "planned": planned, "loss": loss})
+
+    return watch
+
+
+def finish(job: MembershipJob, values: Iterator[Values]) -> None:
+    """Keep what every training said."""
+    names = [name for name, _ in _named(job)]
+    told = [json.loads(bytes(np.asarray(value["trained"]))) for value in values]
+    write_json(job.out / TOLD, dict(zip(names, told, strict=True)))
+
+
+def weights_of_mae(job: MembershipJob, task: TaskData) -> str:
+    """Return the digest of the trained autoencoder; "" where there is none."""
+    told: dict[str, Any] = json.loads((job.out / TOLD).read_bytes())
+    return str(told.get(f"{task.sets.name}/{methods.MAE}", {}).get("weights", ""))
