@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fingerprint import lease, run, settings, study_run
+from fingerprint import lease, membership_run, run, settings, study_run
 from fingerprint.corpus import identity, ingest, store
 from fingerprint.job import audit_job, claim
 from fingerprint.ledger import Execute
+from fingerprint.membership_job import DOCUMENT as MEMBERSHIP
+from fingerprint.membership_job import membership_job
 from fingerprint.phases import Step, Watch, run_phase
 from fingerprint.study_job import DOCUMENT, StudyJob, study_job
 from flows import cluster, log
@@ -68,6 +70,15 @@ class Studied:
     study: study_run.Study
     job: StudyJob
     refused: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A finished membership run; `refused` names each set of which too many were rejected."""
+
+    run: membership_run.Membership
+    refused: str = ""
+    rejected: tuple[tuple[Path, str, str], ...] = field(default=(), repr=False)
 
 
 def ingest_files(
@@ -193,6 +204,39 @@ def study_corpus(
     return Studied(study_run.Study(job.out), job, work.refusal)
 
 
+def membership_of(
+    dev: str,
+    test: str,
+    out: str,
+    *,
+    settings_file: str | None = None,
+    knobs: Knobs | None = None,
+    key_file: str | None = None,
+    dated: bool = False,
+    how: How | None = None,
+) -> Asked:
+    """Ask which real slices of TEST were used, with methods that DEV teaches and judges.
+
+    Raises
+    ------
+    ValueError, ledger.Incomplete, ledger.Damaged
+    """
+    how = how or How()
+    s = _settings(settings_file, knobs)
+    folder = Path(out) / datetime.date.today().isoformat() if dated else Path(out)
+    found = membership_run.find(Path(dev), Path(test), s)
+    claim(folder, MEMBERSHIP)
+    with _working(folder, how, s) as work:
+        sets = membership_run.corpora_of(found, folder, s, _path(key_file), work.ingest)
+        counts = {name: len(paths) for name, paths in work.rejected.items()}
+        job = membership_job(sets, folder, s, counts)
+        done = membership_run.run_membership(
+            job, found, _path(key_file), work.execute, how.watch, how.step
+        )
+    every = tuple(one for paths in work.rejected.values() for one in paths)
+    return Asked(done, work.refusal, every)
+
+
 @dataclass(frozen=True)
 class _Work:
     """What a chain works with inside its folder: where shards go, and which ingests complained."""
@@ -200,11 +244,14 @@ class _Work:
     how: How
     execute: Execute
     refused: list[str] = field(default_factory=list)
+    rejected: dict[str, tuple[tuple[Path, str, str], ...]] = field(default_factory=dict)
 
     def ingest(self, job: ingest.IngestJob) -> None:
         """Run an ingest, and note if too many of its inputs were rejected."""
         run.run_ingest(job, self.execute, self.how.watch, self.how.step)
-        self.refused.append(_judged(job).refused)
+        done = _judged(job)
+        self.refused.append(done.refused)
+        self.rejected[".".join(job.corpus.parts[-3:])] = done.rejected
 
     @property
     def refusal(self) -> str:

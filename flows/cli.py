@@ -124,10 +124,7 @@ def ingest(
     }
     with _long():
         done = _run("ingest", "ingest_files", request, cluster, plain)
-    for path, code, detail in done.rejected[:SHOWN_REJECTED]:
-        _say(f"rejected {path}: {code} {detail}".rstrip())
-    if len(done.rejected) > SHOWN_REJECTED:
-        _say(f"and {len(done.rejected) - SHOWN_REJECTED} more: {out}/rejections.tsv")
+    _rejected(done.rejected, f"{out}/rejections.tsv")
     code = _refused(done.refused) or DONE
     _print({"exit": code, "corpus": str(done.corpus.path), **done.corpus.summary}, as_json)
     return code
@@ -288,6 +285,63 @@ def study(
 
 
 @app.command()
+def membership(
+    dev: Annotated[str, typer.Argument(help="generated/, real_used/, real_not_used/; or tasks.")],
+    test: Annotated[str, typer.Argument(help="generated/, real_unknown/; labelled or not.")],
+    out: Annotated[str, typer.Argument(help="The folder of this run.")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="similarity, embedding, texture, density, vcmi, "
+            "calibrated; again for more. All by default."
+        ),
+    ] = None,
+    header: Annotated[bool, typer.Option("--header", help="Submissions with a header.")] = False,
+    extension: Annotated[
+        bool, typer.Option("--extension", help="Submissions with whole file names.")
+    ] = False,
+    cluster: Cluster = "local",
+    dry_run: DryRun = False,
+    plain: Plain = False,
+    settings: SettingsFile = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+    no_pose: Annotated[bool, typer.Option("--no-pose", hidden=True)] = False,
+    seed: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> int:
+    """Was this real slice used for training? Folders of ImageCLEF in, metrics and answers out."""
+    knobs = _knobs(
+        methods=tuple(method) if method else None,
+        submission_header=header or None,
+        submission_extension=extension or None,
+        pose=False if no_pose else None,
+        seed=seed,
+    )
+    if dry_run:
+        from flows import asked, words
+
+        plan = asked.of_membership(dev, test, _load(settings, knobs), cluster)
+        _print(plan if as_json else words.readable(plan), as_json)
+        return DONE
+    request = {
+        "dev": dev,
+        "test": test,
+        "out": out,
+        "settings_file": settings,
+        "knobs": knobs,
+        "key_file": key_file,
+    }
+    with _long():
+        done = _run("membership", "membership_of", request, cluster, plain)
+    _rejected(done.rejected, f"{out}/corpora")
+    from flows.asked import told_of
+
+    code = _refused(done.refused) or done.run.exit_code
+    _print({"exit": code, **told_of(done.run)}, as_json)
+    return code
+
+
+@app.command()
 def export(
     corpus: Annotated[Path, typer.Argument()],
     out: Annotated[Path, typer.Argument(help="A new or empty folder.")],
@@ -341,15 +395,15 @@ def report(
     as_json: Json = False,
 ) -> int:
     """Build the report of a finished or broken run again."""
+    from fingerprint import membership_run, study_run
     from fingerprint import run as runs
-    from fingerprint import study_run
 
-    of_study = (run / study_run.DOCUMENT).exists()
-    rebuild = study_run.rebuild_report if of_study else runs.rebuild_report
-    page, problems = rebuild(run, without_real_images=without_real_images)
+    kinds = {study_run: study_run.Study, membership_run: membership_run.Membership}
+    kind = next((kind for kind in kinds if (run / kind.DOCUMENT).exists()), runs)
+    page, problems = kind.rebuild_report(run, without_real_images=without_real_images)
     for problem in problems:
         _say(problem)
-    complete = study_run.Study(run).complete if of_study else runs.open_run(run).complete
+    complete = kinds.get(kind, runs.open_run)(run).complete
     code = DAMAGED if problems else DONE if complete else INCOMPLETE
     _print({"exit": code, "report": str(page.resolve())}, as_json)
     return code
@@ -472,6 +526,13 @@ def _print(told: dict[str, Any], as_json: bool) -> None:
     width = max(map(len, told), default=0)
     for name, value in told.items():
         print(f"{name:<{width}}  {'not run' if value is None else visible(str(value))}")
+
+
+def _rejected(paths: Sequence[tuple[Path, str, str]], where: str) -> None:
+    for path, code, detail in paths[:SHOWN_REJECTED]:
+        _say(f"rejected {path}: {code} {detail}".rstrip())
+    if len(paths) > SHOWN_REJECTED:
+        _say(f"and {len(paths) - SHOWN_REJECTED} more: {where}")
 
 
 def _refused(why: str) -> int:

@@ -51,7 +51,10 @@ ASK_S = 10.0  # a scheduler that does not say in so long who its workers are is 
 JOIN_S = 60  # a scheduler without any worker for so long is an error
 GONE = "the cluster went away; run the command again"
 # `Phase.needs_gpu`; the phases themselves load all that they use
-GPU_PHASES = ("search", "screen", "register", "train", "sample", "curve")
+GPU_PHASES = (
+    *("search", "screen", "register", "train", "sample", "curve"),
+    *("shadow", "describe", "score"),
+)
 
 
 def executor(spec: str, settings: Settings) -> AbstractContextManager[Execute]:

@@ -20,7 +20,7 @@ import toy_shards as toys
 from distributed import LocalCluster, Status
 
 from fingerprint import ledger
-from fingerprint.phases import AUDIT, INGEST, STUDY
+from fingerprint.phases import AUDIT, INGEST, MEMBERSHIP, STUDY
 from fingerprint.settings import Settings
 from flows import cluster, places, poison, state
 
@@ -345,7 +345,7 @@ def test_workers_keep_memory_for_the_next_array(local, tmp_path):
 
 
 def test_phases_that_need_a_gpu_are_those_that_say_so():
-    assert set(cluster.GPU_PHASES) == {p.name for p in (*AUDIT, *INGEST, *STUDY) if p.needs_gpu}
+    assert set(cluster.GPU_PHASES) == {p.name for p in (*AUDIT, *INGEST, *STUDY, *MEMBERSHIP) if p.needs_gpu}
 
 
 @pytest.mark.parametrize("found", [0, None])

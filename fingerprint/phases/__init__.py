@@ -5,6 +5,7 @@ AUDIT    check -> plant -> search -> poses -> screen -> refine     who resembles
          judge -> register -> stats -> report                      who resembles beyond chance
 STUDY    cohorts -> train -> sample -> curve -> cross              generators of growing sets
          an AUDIT of each -> stats -> report                       how much each of them copies
+MEMBERSHIP shadow -> describe -> score -> decide -> report         which real slices were used
 
 A phase is cut into shards (`plan`), the shards are worked off anywhere (`ledger.work`), and their
 values are put together (`finish`). `run_phase` is that, and all that; `flows/` sends the shards to
@@ -21,18 +22,23 @@ from fingerprint import ledger
 from fingerprint.corpus import steps
 from fingerprint.job import AuditJob
 from fingerprint.ledger import Execute, Phase, Shard
+from fingerprint.membership_job import MembershipJob
 from fingerprint.phases import (
     check,
     cohorts,
     collect,
     cross,
     curve,
+    decide,
+    describe,
     ending,
     judge,
     plant,
     register,
     sample,
+    score,
     search,
+    shadow,
     train,
 )
 from fingerprint.register import listed
@@ -74,7 +80,7 @@ def run_phase(phase: Phase, job: Job, execute: Execute, watch: Watch) -> None:
 Step = Callable[[Phase, Job, Execute, Watch], None]
 
 
-def _nothing(job: AuditJob | StudyJob) -> list[Shard]:
+def _nothing(job: AuditJob | StudyJob | MembershipJob) -> list[Shard]:
     """Return no shard: the step is done where the values are put together."""
     del job
     return []
@@ -172,4 +178,33 @@ STUDY = (
 STUDY_END = (
     Phase("stats", "Put the numbers together", 1, _nothing, collect.finish_stats),
     Phase("report", "Write the report", 1, _nothing, collect.finish_report),
+)
+
+MEMBERSHIP = (
+    Phase(
+        "shadow",
+        "Train shadow generators and the autoencoder",
+        shadow.VERSION,
+        shadow.plan,
+        shadow.finish,
+        needs_gpu=True,
+    ),
+    Phase(
+        "describe",
+        "Compare whole sets",
+        describe.VERSION,
+        describe.plan,
+        describe.finish,
+        needs_gpu=True,
+    ),
+    Phase(
+        "score",
+        "Ask every method about every slice",
+        score.VERSION,
+        score.plan,
+        score.finish,
+        needs_gpu=True,
+    ),
+    Phase("decide", "Choose arms and thresholds, rate them", 1, _nothing, decide.finish),
+    Phase("report", "Write the report", 1, _nothing, ending.finish_membership),
 )

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from fingerprint.job import AuditJob, now, write_json
 from fingerprint.ledger import Values
 from fingerprint.measure import findings
+from fingerprint.membership_job import MembershipJob
 from fingerprint.phases import distances, judge, parts
 from fingerprint.report import build
+from fingerprint.report.membership import build as membership_page
 from fingerprint.search import correlation, matches
 
 
@@ -42,3 +44,10 @@ def finish_report(job: AuditJob, values: Iterator[Values]) -> None:
     del values
     job.update(status="complete", ended=now())
     build.build(job.out)
+
+
+def finish_membership(job: MembershipJob, values: Iterator[Values]) -> None:
+    """Write the page of a membership run that is complete."""
+    del values
+    job.update(status="complete", ended=now())
+    membership_page.build(job.out)
