@@ -54,13 +54,22 @@ class Calibrated:
         ``excess`` : z of the most similar image less the mean of the next: one copy stands out
         ``share`` : how many of the most similar images are nearer than slices not used ever get
 
-        See `membership.Scorer`.
+        Slices not used go through the same steps as asked ones: with fewer images looked at
+        closely they would reach less, and p would be too small. See `membership.Scorer`.
+
+        Raises
+        ------
+        ValueError
+            No generated image, or no reference slice.
         """
+        for name, images in (("generated", generated), ("control", control)):
+            if not len(images):
+                raise ValueError(f"calibrated: {name} must hold an image, got none")
         s = self.settings
         chosen = drawn(control, s.controls, seed)
         real, made, others = searched(asked), searched(generated), searched(chosen)
         z = best_z(real, made, s, keep=KEEP)
-        normal = best_z(others, made, s, keep=1)[:, 0]
+        normal = best_z(others, made, s, keep=KEEP)[:, 0]
         among = best_z(real, others, s, keep=NEXT).mean(1)
         return {
             "relative": z[:, 0] - among,

@@ -86,7 +86,7 @@ def best_z(asked: Searched, images: Searched, settings: Settings, *, keep: int) 
         Of the high-pass image at the best pose, registered; a constant image has the lowest.
     """
     k = min(keep, len(images.mids))
-    stored = (asked.contrast @ images.contrast.T).double().numpy()
+    stored = _stored(asked.contrast, images.contrast)
     if not settings.pose:
         return _z(-np.sort(-stored, axis=1)[:, :k])
     grid, out = pose.grid_of(settings), np.empty((len(asked.mids), k))
@@ -103,6 +103,14 @@ def best_z(asked: Searched, images: Searched, settings: Settings, *, keep: int) 
             r = _closely(asked.mids[at], images.mids[near], starts, limits)
             out[at] = -np.sort(-r)[:k]
     return _z(out)
+
+
+def _stored(asked: Tensor, images: Tensor) -> Floats:
+    """Return r of all pairs as they are stored, float64 (n, m); without contrast the lowest."""
+    r = (asked @ images.T).double()
+    r[~asked.any(1)] = LEAST
+    r[:, ~images.any(1)] = LEAST
+    return np.asarray(r.numpy(), np.float64)
 
 
 def _z(r: Floats) -> Floats:
@@ -129,6 +137,8 @@ def _closely(query: Grey, images: Grey, starts: Floats, limits: Limits) -> Float
     poses, scored = refine.fine(refine.scored_images(one), many, poses, limits)
     r = np.nan_to_num(scored[HIGHPASS], nan=LEAST)
     best = int(np.argmax(r))
+    if r[best] == LEAST:  # no image has an answer, and a border would give one
+        return r
     r[best] = max(r[best], _registered(query, images[best], poses[best]))
     return r
 
