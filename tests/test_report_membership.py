@@ -74,7 +74,7 @@ def made(tasks: tuple[str, ...] = ("task1", "task2"), level: float = 0.7) -> dic
         "counts": per(names, {"dev": {"generated": 500, "used": 80, "not_used": 80},
                               "test": {"generated": 400, "unknown": 80}}),
         "rejected": per(names, {"dev": {"generated": 3}, "test": {}}),
-        "patients": per(names, {"dev": {"known": False, "n": 61}, "test": {"known": True, "n": 40}}),
+        "patients": per(names, {"dev": {"known": False, "n": 61}, "test": {"known": True, "n": 9}}),
         "duplicates": per(names, {"dev.used~test.unknown": 1}),
         "metrics": per(names, split),
         "mean": split,
@@ -130,11 +130,16 @@ def page(findings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     return page_of(tmp_path_factory.mktemp("whole"), findings)
 
 
+def parts_of(key: str) -> list[str | int]:
+    """Return the path of a JSON pointer."""
+    parts = [part.replace("~1", "/").replace("~0", "~") for part in key.split("/")[1:]]
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
 def resolved(held: Any, key: str) -> Any:
     """Follow a JSON pointer."""
-    for part in key.split("/")[1:]:
-        part = part.replace("~1", "/").replace("~0", "~")
-        held = held[int(part)] if isinstance(held, list) else held[part]
+    for part in parts_of(key):
+        held = held[part]
     return held
 
 
@@ -148,6 +153,9 @@ def test_every_number_on_the_page_is_that_of_the_findings(
     numbers = Parsed(page).numbers
     assert len(numbers) > 900
     for key, text, _ in numbers:
+        if text in ("not run", "\u2013"):
+            assert not isinstance(at(held, parts_of(key)), int | float | str), key
+            continue
         found, ways = resolved(held, key), set()
         for write in WRITE.values():
             try:
@@ -180,7 +188,7 @@ def test_the_answer_stands_first_beside_the_constant_predictor(page: str) -> Non
 
 
 def test_useless_methods_are_said_to_be_no_better(tmp_path: Path) -> None:
-    text = section(page_of(tmp_path, made(level=0.5)), "first")
+    text = section(page_of(tmp_path, undrawn(made(level=0.5))), "first")
     assert "No method of 5 beats the constant predictor: kappa is not above 0" in text
     assert "class=" not in text
 
@@ -190,7 +198,7 @@ def test_without_an_interval_nothing_is_claimed(tmp_path: Path) -> None:
     f.pop("mean")
     for name in METHODS[:-1]:
         f["metrics"]["task"]["test"][name]["kappa"]["interval"] = None
-    text = page_of(tmp_path, f)
+    text = page_of(tmp_path, undrawn(f))
     assert "No method of 5 could be shown to beat the constant predictor" in section(text, "first")
     assert "no interval" in section(text, "answer")
 
@@ -199,8 +207,7 @@ def test_one_task_has_no_mean_and_test_without_labels_none(tmp_path: Path) -> No
     f = made(("task",)) | {"labelled": False}
     f.pop("mean")
     f["metrics"]["task"].pop("test")
-    f["roc"]["task"].pop("test")
-    text = page_of(tmp_path, f)
+    text = page_of(tmp_path, undrawn(f))
     assert "mean of tasks" not in section(text, "answer")
     assert "task, TEST" not in section(text, "answer")
     assert "TEST has no labels" in section(text, "first")
@@ -230,7 +237,7 @@ def test_a_table_of_ours_that_disagrees_with_itself_says_so_e12(
     assert "DEV: parts and whole agree" in section(page, "paper001")
     f = copy.deepcopy(findings)
     f["table1"]["task1"]["dev"]["generated-real"]["min"] = 0.15
-    text = section(page_of(tmp_path, f), "paper001")
+    text = section(page_of(tmp_path, undrawn(f)), "paper001")
     assert "DEV: does not hold: generated-real: the min is that of its parts" in text
 
 
@@ -286,11 +293,20 @@ def test_a_page_of_nothing_is_a_page(findings: Any, tmp_path: Path) -> None:
         assert "as printed" in section(text, name)
 
 
+DRAWN = ("roc", "histogram", "noise")  # drawings take most of the time of a page
+
+
+def undrawn(findings: dict[str, Any], but: str = "") -> dict[str, Any]:
+    return {k: x for k, x in findings.items() if k not in DRAWN or k == but}
+
+
 @pytest.mark.parametrize("name", sorted(set(made()) - {"tasks", "labelled", "seed", "notes"}))
-def test_any_part_may_be_missing(name: str, findings: dict[str, Any], tmp_path: Path) -> None:
-    page_of(tmp_path / "gone", {k: x for k, x in findings.items() if k != name})
-    reason = {"task1": {"reason": "it was not asked for"}}
-    page_of(tmp_path / "half", findings | {name: reason})
+def test_any_part_may_be_missing(name: str, tmp_path: Path) -> None:
+    f = undrawn(made(("task1",)), but=name)
+    page_of(tmp_path / "gone", {k: x for k, x in f.items() if k != name})
+    reason = {"reason": "it was not asked for"}
+    page_of(tmp_path / "half", f | {name: {"task1": reason}})
+    page_of(tmp_path / "none", f | {name: reason})
 
 
 def test_a_damaged_file_costs_its_numbers_alone(findings: dict[str, Any], tmp_path: Path) -> None:
@@ -309,12 +325,12 @@ def test_nothing_is_fetched_and_no_text_of_a_file_can_run(tmp_path: Path) -> Non
     f = made()
     f["notes"] = list(PAYLOADS)
     f["metrics"]["task1"]["test"]["calibrated"] = {"reason": PAYLOADS[0]}
-    text = page_of(tmp_path, f, settings={"name": PAYLOADS[0]})
+    text = page_of(tmp_path, undrawn(f), settings={"name": PAYLOADS[0]})
     assert not re.search(r'(src|href)="(?!#|data:)', text)
     assert not re.search(r"https?://(?!www\.w3\.org)", text)
     assert "url(" not in text.replace("url(#", "")
     assert text.count("<script") == 1
-    assert "default-src 'none'" in text
+    assert "default-src &#39;none&#39;" in text
     assert "<img" not in text
 
 

@@ -59,7 +59,7 @@ def _distance(page: MembershipPage, path: tuple[str, ...]) -> Parts:
 def tables(page: MembershipPage) -> list[Any]:
     """Return Table 3 (DEV) and Table 4 (TEST): ours, what was not run, and as printed."""
     out = [
-        table for split, number in (("dev", 3), ("test", 4)) for scope in reversed(page.scopes)
+        table for split, number in (("dev", 3), ("test", 4)) for scope in page.scopes
         if (table := _ours(page, scope, split, number)) is not None
     ]  # fmt: skip
     rows = [

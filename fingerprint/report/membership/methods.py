@@ -41,7 +41,7 @@ def answer(page: MembershipPage) -> list[Any]:
         "below that F1 may still have kappa above 0 (E23). Intervals: 95 %, patients drawn, never "
         "slices.",
     ]  # fmt: skip
-    tables = [_answer(page, s, x) for x in splits(page) for s in reversed(page.scopes)]
+    tables = [_answer(page, s, x) for x in splits(page) for s in page.scopes]
     return [Prose(about), *tables]
 
 
@@ -67,7 +67,12 @@ def _cells(page: MembershipPage, path: tuple[str, ...], arm: str) -> list[Any]:
     known = page.at(*path, "kappa", "interval") is not None
     above = ("yes" if page.beats(path) else "no") if known else "no interval"
     above = "" if path[-1] in CONSTANTS else above
-    return [arm, *(page.metric(path, name) for name in SHOWN), above]
+    return [arm, *_shown(page, path), above]
+
+
+def _shown(page: MembershipPage, path: tuple[str, ...]) -> list[Any]:
+    """Return the metrics of a row, the first three with their intervals."""
+    return [page.metric(path, name, ends=k < 3) for k, name in enumerate(SHOWN)]
 
 
 # -- ROC
@@ -108,7 +113,7 @@ def arms(page: MembershipPage) -> list[Any]:
         "Every arm that was computed. The largest of many numbers is large by chance: the result "
         "is the row of the arm that was chosen on DEV, never the best row on TEST."
     ]
-    tables = [_arms(page, s, x) for x in splits(page) for s in reversed(page.scopes)]
+    tables = [_arms(page, s, x) for x in splits(page) for s in page.scopes]
     return [Prose(about), *[table for table in tables if table.rows]]
 
 
@@ -155,15 +160,19 @@ def by_patient(page: MembershipPage) -> list[Any]:
         for task in page.tasks:
             path = ("by_patient", task, split)
             names = [n for n in (*METHODS, *CONSTANTS) if page.at(*path, n)]
-            rows = [
-                [CONSTANTS.get(n, n), *(page.metric((*path, n), m) for m in SHOWN)] for n in names
-            ]
+            rows = [[CONSTANTS.get(n, n), *_of_patients(page, (*path, n))] for n in names]
             if rows:
                 note = page.reasons([(*path, name) for name in names])
                 columns = ("Method", *(METRIC[m] for m in SHOWN))
                 title = [f"{task}, {SPLIT[split]}, by patient"]
                 out.append(Table(title, columns, rows, note, text=True))
     return out
+
+
+def _of_patients(page: MembershipPage, path: tuple[str, ...]) -> list[Any]:
+    if page.ran(path):
+        return _shown(page, path)
+    return [f"not run: {page.why(*path)}", *[""] * (len(SHOWN) - 1)]
 
 
 # -- cuts

@@ -60,8 +60,8 @@ class MembershipPage(Page):
 
     @property
     def scopes(self) -> list[str]:
-        """Every task, and their mean where there are several."""
-        return [*self.tasks, *([MEAN] if len(self.tasks) > 1 else [])]
+        """The mean of tasks where there are several, and every task."""
+        return [*([MEAN] if len(self.tasks) > 1 else []), *self.tasks]
 
     def at(self, *path: str | int) -> Any:
         """Return one entry of the findings."""
@@ -70,7 +70,7 @@ class MembershipPage(Page):
     def number(self, *path: str | int, kind: str = "share") -> Value:
         """Return one entry as it is shown; a missing one says why, if that is known."""
         held = self.at(*path)
-        if held is None or isinstance(held, Mapping):
+        if held is None or isinstance(held, Mapping) or (isinstance(held, str) and kind != "text"):
             return Value(pointer(path), NOT_RUN, self.why(*path))
         return Value(pointer(path), WRITE[kind](held))
 

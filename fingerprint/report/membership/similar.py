@@ -112,7 +112,7 @@ def arm_of(page: MembershipPage, scope: str, measure: str, noise: str) -> str | 
 def table_2(page: MembershipPage) -> list[Any]:
     """Return the development table: as printed with what its rates imply, and ours."""
     out: list[Any] = []
-    for scope in reversed(page.scopes):
+    for scope in page.scopes:
         rows = []
         for measure in MEASURES:
             for noise, text in (("", "without"), ("gaussian", "with")):
@@ -162,7 +162,7 @@ def table_3(page: MembershipPage) -> list[Any]:
     table = test_table(page, "001, Table 3, as printed", ("paper001", "table3"))
     out: list[Any] = []
     if page.split == "test":
-        for scope in reversed(page.scopes):
+        for scope in page.scopes:
             rows = []
             for measure in MEASURES:
                 arm = arm_of(page, scope, measure, "")

@@ -31,7 +31,7 @@ def section(page: MembershipPage) -> list[Any]:
 def tables(page: MembershipPage) -> list[Any]:
     """Return Table 2 (DEV) and Table 3 (TEST), ours and as printed."""
     out: list[Any] = [
-        table for split, number in (("dev", 2), ("test", 3)) for scope in reversed(page.scopes)
+        table for split, number in (("dev", 2), ("test", 3)) for scope in page.scopes
         if (table := _ours(page, scope, split, number)) is not None
     ]  # fmt: skip
     linear: Parts = [
