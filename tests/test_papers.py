@@ -229,7 +229,7 @@ def test_three_rows_of_table_3_of_002_are_impossible_e20() -> None:
 def test_prevalence_of_every_test_row_is_one_half_e22(paper: str, name: str, which: int) -> None:
     row = papers.task(TESTS[paper][name], which)
     share = papers.prevalence(*numbers(row, "accuracy", "precision", "recall"))
-    assert 0.4992 < share < 0.501  # as exact as three digits allow
+    assert 0.4994 < share < 0.501
 
 
 @pytest.mark.parametrize(("name", "matrix", "kappa"), [

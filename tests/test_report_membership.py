@@ -252,7 +252,7 @@ def test_a_table_of_ours_that_disagrees_with_itself_says_so_e12(
     ("paper002", "hold the encoder only (E21)"),
     ("paper003", "Only one confusion matrix of whole numbers prints as each row does"),  # E22
     ("paper003", "0.705 or 0.708"),  # E24
-    ("noise", "not all gains, at a standard error of about 0.025 (E25)"),
+    ("noise", "not all gains, at a standard error of accuracy of about 0.025 (E25)"),
     ("paper003", "it says nothing about membership (E26)"),
     ("paper003", "Accuracy between generators; not membership"),  # E26
 ])  # fmt: skip
