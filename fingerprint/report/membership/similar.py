@@ -239,8 +239,8 @@ def noise(page: MembershipPage) -> list[Any]:
         f"\u221a(vy/(vy + v)), which for images of SD {SOME_SD} grey levels leaves {left}. A "
         "factor that is nearly the same for all slices leaves their order as it was. In its Table "
         "2, as printed, F1 moves by \u22120.037, +0.030 and +0.022 (Euclidean, cosine, SSIM): not "
-        "all gains, at a standard error of accuracy of about 0.025 (E25). Below: AUC with noise less AUC "
-        "without, the same resampled patients in both."
+        "all gains, at a standard error of accuracy of about 0.025 (E25). Below: AUC with noise "
+        "less AUC without, the same resampled patients in both."
     ]
     out: list[Any] = [Prose(about)]
     for k, task in enumerate(page.tasks):
