@@ -52,6 +52,7 @@ class Table:
     note: Inline = ()
     text: bool = False  # columns of words, not of numbers
     beside: bool = False  # stands beside the drawing before it
+    folded: bool = False  # is closed until the reader opens it
     kind: str = "table"
 
 
