@@ -70,7 +70,8 @@ def scores(how: Density, asked: Images, generated: Images, control: Images, *, s
 
     Returns
     -------
-    mapping of ``domias``, ``mc``, ``gan-leaks``, ``gan-leaks-calibrated``, ``logan`` to float64 (n,)
+    mapping of ``domias``, ``mc``, ``gan-leaks``, ``gan-leaks-calibrated``, ``logan`` to float64
+    (n,)
 
     Raises
     ------
