@@ -1,154 +1,255 @@
-"""Used or not used, by how densely images lie around a slice (METHOD.md, section 3.19).
+"""Used or not used, by where a generator puts its mass (METHOD.md, section 3.19).
 
-A generator that has learnt its training slices by heart makes more images near them than near other
-slices of the same kind. What matters is the density of generated images *relative* to that of real
-slices: where slices are common anyway, images are too.
+The classical attacks that see only generated images: DOMIAS (van Breugel et al. 2023) compares two
+densities, MC (Hilprecht et al. 2019) counts generated images nearby, GAN-Leaks (Chen et al. 2020)
+takes the nearest one, LOGAN (Hayes et al. 2019) asks a classifier. Each is a function of rows of
+numbers; the scorer makes rows of pixels. No development data is learnt from.
 
-References
-----------
-DOMIAS: van Breugel et al. 2023. MC: Hilprecht et al. 2019. GAN-Leaks: Chen et al. 2020. LOGAN:
-Hayes et al. 2019.
+Distances are Euclidean, between pixels; densities and the classifier are on principal components,
+since neither can be estimated in thousands of dimensions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
-from scipy.spatial.distance import cdist
-from scipy.special import logsumexp
-from sklearn.decomposition import PCA
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import euclidean_distances
+from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.extmath import randomized_svd
 
-from fingerprint.membership import Dev, Floats, Images, Scores
-from fingerprint.membership.shadow import small
+from fingerprint.corpus.window import fit
+from fingerprint.membership import BLOCK, Dev, Floats, Images, Scorer, Scores, blocks
 
-LEAST = 2  # images that a density can be made of
-ROWS = 512  # compared at a time
+Rows = NDArray[Any]  # (n, d), real numbers of any type; computed with in float64
+
+FLAT = 1e-6  # a component with less of the largest one's SD is rounding, not a direction
 
 
 @dataclass(frozen=True)
 class Density:
-    """The method: DOMIAS, MC, GAN-Leaks, LOGAN; it learns nothing from development data.
+    """The method; `fit` learns nothing.
 
     Attributes
     ----------
     px : int
-        Largest side at which images are compared.
+        Largest side at which images are compared: larger ones are reduced by area mean.
     components : int
-        Most principal components.
+        Most principal components for densities and the classifier.
+    fitted : int
+        Most images of either set that components are fitted on, evenly spaced.
     """
 
     px: int = 64
     components: int = 20
+    fitted: int = 2000
 
-    def fit(self, dev: Dev) -> Density:
-        """Return the scorer: the method itself."""
+    def __post_init__(self) -> None:
+        """Raise ValueError with the field, its rule and its value."""
+        for name, least in (("px", 1), ("components", 1), ("fitted", 2)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"Density: {name} must be >= {least}, got {value}")
+
+    def fit(self, dev: Dev) -> Scorer:
+        """Return the scores; development data is not looked at."""
         del dev
-        return self
-
-    def __call__(self, asked: Images, generated: Images, control: Images, *, seed: int) -> Scores:
-        """Score real slices: arms ``domias, mc, gan-leaks, gan-leaks-calibrated, logan``.
-
-        MC looks at all asked slices at once. See `membership.Scorer`.
-
-        Raises
-        ------
-        ValueError
-            Fewer than two generated images or reference slices.
-        """
-        for name, images in (("generated", generated), ("control", control)):
-            if len(images) < LEAST:
-                raise ValueError(f"density: {name} must hold {LEAST} images, got {len(images)}")
-        px = min(self.px, asked.shape[-1])
-        rows = [_rows(images, px) for images in (asked, generated, control)]
-        d_gen, d_ref = nearest(rows[0], rows[1]), nearest(rows[0], rows[2])
-        x, g, c = projected(*rows, components=self.components, seed=seed)
-        return {
-            "domias": domias(x, g, c),
-            "gan-leaks-calibrated": d_ref - d_gen,
-            "gan-leaks": -d_gen,
-            "mc": monte_carlo(rows[0], rows[1]),
-            "logan": logan(x, g, c),
-        }
+        return partial(scores, self)
 
 
-def _rows(images: Images, px: int) -> Floats:
-    return small(images, px).reshape(len(images), -1).astype(np.float64)
+def scores(how: Density, asked: Images, generated: Images, control: Images, *, seed: int) -> Scores:
+    """Score real slices; see `membership.Scorer`.
 
+    Each slice by itself, but for the arm ``mc``: its radius is a median over all asked slices.
 
-def nearest(x: Floats, others: Floats) -> Floats:
-    """Return the Euclidean distance of each row of `x` to the nearest of `others`, float64 (n,)."""
-    return np.concatenate([cdist(x[i : i + ROWS], others).min(1) for i in range(0, len(x), ROWS)])
+    Returns
+    -------
+    mapping of ``domias``, ``mc``, ``gan-leaks``, ``gan-leaks-calibrated``, ``logan`` to float64
+    (n,)
 
-
-def projected(
-    asked: Floats, generated: Floats, reference: Floats, *, components: int, seed: int
-) -> tuple[Floats, Floats, Floats]:
-    """Return all three in the principal components of the last two, each direction of variance 1.
-
-    Fitted on both, so that neither density is favoured: in components of one set alone the other
-    looks thin. Never on asked slices. At most a third as many components as there are images in the
-    smaller set, or a density in them is noise.
+    Raises
+    ------
+    ValueError
+        No asked slice; fewer than 2 generated or control slices, or all of them one image.
     """
-    both = np.concatenate([generated, reference])
-    k = max(1, min(components, min(len(generated), len(reference)) // 3, both.shape[1]))
-    basis = PCA(k, whiten=True, svd_solver="full" if k > 500 else "auto", random_state=seed)
-    basis.fit(both)
-    x, g, c = (basis.transform(rows) for rows in (asked, generated, reference))
-    return x, g, c
+    if not len(asked):
+        raise ValueError("scores: asked must have at least one slice, got none")
+    for name, images in (("generated", generated), ("control", control)):
+        if len(images) < 2:
+            raise ValueError(f"scores: {name} must have at least 2 slices, got {len(images)}")
+    x, made, real = (_rows(images, how.px) for images in (asked, generated, control))
+    few = [rows[:: -(-len(rows) // how.fitted)] for rows in (made, real)]
+    axes = components(few[0], few[1], most=how.components, seed=seed)
+    on_axes = [axes.of(rows) for rows in (x, made, real)]
+    return {
+        "domias": domias(*on_axes),
+        "mc": mc(x, made),
+        "gan-leaks": gan_leaks(x, made),
+        "gan-leaks-calibrated": gan_leaks_calibrated(x, made, real),
+        "logan": logan(*on_axes),
+    }
 
 
-def log_density(x: Floats, sample: Floats) -> Floats:
-    """Return the log of a Gaussian kernel density estimate at rows of `x`, float64 (n,).
+@dataclass(frozen=True)
+class Components:
+    """Directions in which images differ most.
 
-    One bandwidth along all axes, by Scott's rule, n^(-1/(d+4)) times the mean standard deviation of
-    the sample; computed by log-sum-exp, so that it stays finite far from the sample.
+    Attributes
+    ----------
+    mean : float64, shape (d,)
+    axes : float64, shape (d, k)
+        A row's product with them, less the mean's, has SD 1 over both sets.
+    """
+
+    mean: Floats
+    axes: Floats
+
+    def of(self, rows: Rows) -> Floats:
+        """Return rows (n, d) on these components, float64 (n, k)."""
+        parts = [(part.astype(np.float64) - self.mean) @ self.axes for part in _parts(rows)]
+        return np.concatenate(parts)
+
+
+def components(generated: Rows, reference: Rows, *, most: int = 20, seed: int) -> Components:
+    """Fit principal components on both sets together, each with half of the weight.
+
+    On one set alone, directions in which only the other one varies would be lost, and with them
+    what tells the two densities apart; and the larger set shall not decide for both. Never on asked
+    slices: the score of a slice must not depend on which others are asked about.
 
     Parameters
     ----------
-    x, sample : float64, shape (n, d), (m, d), m at least 2
+    generated, reference : shape (n, d), (m, d)
+        At least 2 of each. There are at most min(n, m) - 1 components: with more, a set would be
+        flat in some.
+    most : int
+    seed : int
+        Of the randomised singular value decomposition.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, too few rows, or rows that are all the same.
     """
-    m, d = sample.shape
-    spread = float(np.sqrt(sample.var(0, ddof=1).mean())) or 1e-9
-    h = spread * m ** (-1 / (d + 4))
-    parts = []
-    for i in range(0, len(x), ROWS):
-        square = cdist(x[i : i + ROWS], sample, "sqeuclidean")
-        parts.append(logsumexp(-square / (2 * h * h), axis=1))
-    return np.concatenate(parts) - np.log(m) - d * np.log(h * np.sqrt(2 * np.pi))
+    _checked("components", 2, generated=generated, reference=reference)
+    sets = [rows.astype(np.float64) for rows in (generated, reference)]
+    mean = (sets[0].mean(0) + sets[1].mean(0)) / 2
+    both = np.concatenate([(rows - mean) / np.sqrt(2 * len(rows)) for rows in sets])
+    if not both.any():
+        raise ValueError("components: rows must differ, all generated and reference ones are alike")
+    k = min(most, both.shape[1], *(len(rows) - 1 for rows in sets))
+    _, sd, axes = randomized_svd(both, k, random_state=seed % 2**32)
+    kept = sd > FLAT * sd[0]
+    return Components(mean, axes[kept].T / sd[kept])
 
 
-def domias(x: Floats, generated: Floats, reference: Floats) -> Floats:
-    """Return ``ln p_gen(x) - ln p_ref(x)``, float64 (n,)."""
-    return log_density(x, generated) - log_density(x, reference)
+def bandwidth(n: int, d: int) -> float:
+    """Return Scott's rule for n rows of d numbers of unit scale: n^(-1 / (d + 4))."""
+    return float(n ** (-1 / (d + 4)))
 
 
-def monte_carlo(x: Floats, generated: Floats) -> Floats:
-    """Return the share of generated rows within eps of each row, float64 (n,).
+def log_density(asked: Rows, rows: Rows) -> Floats:
+    """Return the log of a Gaussian kernel density at each asked row, float64 (n,).
 
-    eps is the median, over rows of `x`, of the distance to the nearest generated row.
+    One kernel for all directions, of SD `bandwidth`, so rows should be of unit scale. The kernel
+    does not take the shape of the set: a generator that makes one image only has a density too.
+    Sums are of logarithms: finite however far from all rows.
     """
-    eps = float(np.median(nearest(x, generated)))
-    parts = [(cdist(x[i : i + ROWS], generated) <= eps).mean(1) for i in range(0, len(x), ROWS)]
-    return np.concatenate(parts)
+    _checked("log_density", 1, asked=asked, rows=rows)
+    kernel = KernelDensity(kernel="gaussian", bandwidth=bandwidth(*rows.shape))
+    return np.asarray(kernel.fit(rows).score_samples(asked), np.float64)
 
 
-def logan(x: Floats, generated: Floats, reference: Floats) -> Floats:
-    """Return the logit of a classifier that tells generated from reference rows, float64 (n,).
+def domias(asked: Rows, generated: Rows, reference: Rows) -> Floats:
+    """Return ln p_gen(x) - ln p_ref(x) of each asked row, float64 (n,); see `log_density`.
 
-    Logistic regression on the rows and their squares, so that it can tell a set that is narrower.
+    Parameters
+    ----------
+    asked, generated, reference : shape (n, k), (g, k), (m, k)
+        Of unit scale: as `Components.of` gives them.
     """
-    both = np.concatenate([generated, reference])
-    labels = np.repeat([1, 0], [len(generated), len(reference)])
-    fitted = make_pipeline(
-        StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000)
+    return log_density(asked, generated) - log_density(asked, reference)
+
+
+def nearest(asked: Rows, rows: Rows) -> Floats:
+    """Return the Euclidean distance of each asked row to the nearest of `rows`, float64 (n,)."""
+    _checked("nearest", 1, asked=asked, rows=rows)
+    found = np.full(len(asked), np.inf)
+    for part in _parts(rows):
+        found = np.minimum(found, _distances(asked, part).min(1))
+    return found
+
+
+def mc(asked: Rows, generated: Rows) -> Floats:
+    """Return the share of generated rows within eps of each asked row, float64 (n,).
+
+    eps is the median over *all* asked rows of the nearest distance: the arm looks at all of them at
+    once, and half of them have a share above 0, however many were used.
+    """
+    eps = np.median(nearest(asked, generated))
+    near = np.zeros(len(asked), np.int64)
+    for part in _parts(generated):
+        near += np.count_nonzero(_distances(asked, part) <= eps, axis=1)
+    return near / len(generated)
+
+
+def gan_leaks(asked: Rows, generated: Rows) -> Floats:
+    """Return minus the distance to the nearest generated row, float64 (n,)."""
+    return -nearest(asked, generated)
+
+
+def gan_leaks_calibrated(asked: Rows, generated: Rows, reference: Rows) -> Floats:
+    """Return `gan_leaks` less the same against the reference, float64 (n,).
+
+    A slice that is near to everything (plain anatomy) is near to strangers too.
+    """
+    return nearest(asked, reference) - nearest(asked, generated)
+
+
+def logan(asked: Rows, generated: Rows, reference: Rows) -> Floats:
+    """Return log-odds of a logistic regression, generated against reference, float64 (n,).
+
+    Both classes weigh the same, whatever their numbers; rows are standardised; asked rows are not
+    learnt from.
+    """
+    _checked("logan", 1, asked=asked, generated=generated, reference=reference)
+    x = np.concatenate([generated, reference])
+    is_generated = np.arange(len(x)) < len(generated)
+    found = make_pipeline(
+        StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
+    ).fit(x, is_generated)
+    return np.asarray(found.decision_function(asked), np.float64)
+
+
+def _rows(images: Images, px: int) -> NDArray[np.uint8]:
+    """Return images as rows of pixels at `px`: only these stay in memory, a byte for a pixel."""
+    side = min(px, images.shape[-1])
+    return np.concatenate(
+        [fit(block, side, 0)[0].reshape(len(block), -1) for block in blocks(images)]
     )
-    fitted.fit(_squared(both), labels)
-    return np.asarray(fitted.decision_function(_squared(x)), np.float64)
 
 
-def _squared(rows: Floats) -> Floats:
-    return np.concatenate([rows, rows**2], axis=1)
+def _parts(rows: Rows) -> Iterator[Rows]:
+    return (rows[first : first + BLOCK] for first in range(0, len(rows), BLOCK))
+
+
+def _distances(asked: Rows, rows: Rows) -> Floats:
+    """Return distances (n, m): with whole numbers exact up to the root, in whatever order."""
+    return np.asarray(euclidean_distances(asked.astype(np.float64), rows.astype(np.float64)))
+
+
+def _checked(name: str, least: int, **sets: Rows) -> None:
+    """Raise ValueError unless sets are rows of one length, at least `least` and all finite."""
+    length = next(iter(sets.values())).shape[-1]
+    for which, rows in sets.items():
+        need = 1 if which == "asked" else least
+        if rows.ndim != 2 or rows.shape[1] != length or len(rows) < need:
+            raise ValueError(f"{name}: {which} must be (>= {need}, {length}), got {rows.shape}")
+        if not np.isfinite(rows).all():
+            raise ValueError(f"{name}: {which} must be finite, got NaN or infinity")

@@ -1,142 +1,229 @@
-"""Used or not used, against how alike real slices are: the family of VCMI, best of 2023.
+"""Used or not used, by SSIM: the family of the winner of ImageCLEF 2023 (METHOD.md, section 3.19).
 
-The SSIM of a slice with its most similar generated image is held against what real slices have
-among themselves (METHOD.md, sections 3.19 and 4).
+s(x) is the largest SSIM of a real slice x over the generated images. From it, and from SSIM between
+real slices that were not used, come cuts, retrieval, ranks, clusters and a vote of all of them.
+
+The three thresholds differ in nothing but the cut, which is subtracted: they order slices alike, so
+their ROC is one, and zero is the cut of each. `natural_cuts` has the cuts of all arms; a threshold
+that is chosen on development data uses none of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from scipy.stats import rankdata
 from sklearn.cluster import KMeans
 
-from fingerprint.measure.structural import similarity_map, windows
-from fingerprint.membership import Dev, Floats, Images, Scores
-from fingerprint.membership.shadow import Grey, small
+from fingerprint.corpus.window import fit
+from fingerprint.measure.structural import REACH, Windows, similarity_map, windows
+from fingerprint.membership import Dev, Floats, Images, Scorer, Scores, blocks
 from fingerprint.membership.tops import Tops
 from fingerprint.search import device
 
-TOGETHER = 64
-RETRIEVED = 3  # real slices that each generated image calls up
-CUTS = ("max", "mean2sd", "mean3sd")
+DIGITS = 6  # of SSIM, which is computed in float32: more of them are not clusters
+TOGETHER = 64  # images that one is compared with at a time
 
 
 @dataclass(frozen=True)
 class Vcmi:
-    """The method; it learns nothing from development data.
+    """The method; `fit` learns nothing.
 
     Attributes
     ----------
     px : int
-        Largest side at which images are compared.
+        Largest side at which images are compared, at least 11: larger ones are reduced by area
+        mean.
+    retrieved : int
+        Real slices that each generated image retrieves.
     top : int
-        Generated images in the mean of the most similar.
+        Generated images in the mean of the most similar, for clusters.
     """
 
     px: int = 64
+    retrieved: int = 10
     top: int = 10
 
-    def fit(self, dev: Dev) -> Vcmi:
-        """Return the scorer: the method itself."""
+    def __post_init__(self) -> None:
+        """Raise ValueError with the field, its rule and its value."""
+        for name, least in (("px", 2 * REACH + 1), ("retrieved", 1), ("top", 1)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"Vcmi: {name} must be >= {least}, got {value}")
+
+    def fit(self, dev: Dev) -> Scorer:
+        """Return the scores; development data is not looked at."""
         del dev
-        return self
-
-    def __call__(self, asked: Images, generated: Images, control: Images, *, seed: int) -> Scores:
-        """Score real slices; zero is the method's own cut of every arm but ``retrieval``.
-
-        ``threshold-max``, ``-mean2sd``, ``-mean3sd`` : largest SSIM with a generated image, less
-            the cut; they order slices alike
-        ``retrieval`` : share of the generated images that have it among their most similar real
-            slices, asked and reference together
-        ``ranking``, ``clustering`` : half of the asked slices that rank higher, or of two clusters
-            the nearer one; both look at all asked slices at once
-        ``vote`` : share of these that call it used, less one half
-
-        See `membership.Scorer`.
-        """
-        px = min(self.px, asked.shape[-1])
-        real, made, others = (small(images, px) for images in (asked, generated, control))
-        similar = all_pairs(real, made)
-        best = similar.max(1)
-        told = {f"threshold-{k}": best - cut for k, cut in cuts(all_pairs(others, others)).items()}
-        top = Tops.empty((len(real),), self.top).plus(similar).reduced()["top"]
-        told["retrieval"] = retrieved(similar, all_pairs(others, made))
-        told["ranking"] = ranked(best)
-        told["clustering"] = clustered(np.stack([best, top], axis=1), seed)
-        votes = [told[name] >= 0 for name in told if name != "retrieval"]
-        return told | {"vote": np.mean(votes, axis=0) - 0.5}
+        return partial(scores, self)
 
 
-def all_pairs(images: Grey, others: Grey) -> Floats:
-    """Return the SSIM of all pairs, float64 (n, m)."""
-    where = device.chosen()
-    x, y = (
-        windows(torch.from_numpy(np.ascontiguousarray(part)).to(where)[:, None].float())
-        for part in (images, others)
-    )
-    out = np.empty((len(images), len(others)))
-    for i in range(len(images)):
-        for first in range(0, len(others), TOGETHER):
-            some = slice(first, first + TOGETHER)
-            found = similarity_map(x[i : i + 1], y[some]).flatten(1).double().mean(1)
-            out[i, some] = found.cpu().numpy()
-    return out
+def scores(how: Vcmi, asked: Images, generated: Images, control: Images, *, seed: int) -> Scores:
+    """Score real slices; see `membership.Scorer`.
 
-
-def cuts(real: Floats) -> dict[str, float]:
-    """Return the natural cuts: of the best SSIM that each real slice has with another one.
-
-    Parameters
-    ----------
-    real : float64, shape (m, m)
-        Of reference slices among themselves; the diagonal does not count.
+    Thresholds are of each slice by itself; all other arms look at all asked slices at once. The
+    vote takes every other arm at its natural cut: ranks halve the asked slices, which is to know
+    that the prevalence is 1/2.
 
     Returns
     -------
-    mapping
-        ``max``, ``mean2sd``, ``mean3sd``: the largest, the mean plus two and plus three SD. With
-        one slice there is no other, and the cut is 1: nothing is more alike than equal.
+    mapping of ``threshold-max``, ``threshold-mean2sd``, ``threshold-mean3sd``, ``retrieval``,
+    ``ranking``, ``clustering``, ``vote`` to float64 (n,)
+
+    Raises
+    ------
+    ValueError
+        No asked or no generated slice, fewer than 2 control slices, slices under 11 px.
+
+    Warnings
+    --------
+    Control slices of one patient are alike, and make the cuts high: take few of each.
     """
-    if len(real) < 2:
-        return dict.fromkeys(CUTS, 1.0)
-    best = np.where(np.eye(len(real), dtype=bool), -np.inf, real).max(1)
-    mean, sd = float(best.mean()), float(best.std())
-    return dict(zip(CUTS, (float(best.max()), mean + 2 * sd, mean + 3 * sd), strict=True))
+    for name, images, least in (
+        ("asked", asked, 1),
+        ("generated", generated, 1),
+        ("control", control, 2),
+    ):
+        if len(images) < least:
+            raise ValueError(f"scores: {name} must have >= {least} slices, got {len(images)}")
+    mine, others = (_whole(images, how.px) for images in (asked, control))
+    tops, hits = Tops.empty((len(asked),), how.top), np.zeros(len(asked))
+    for made in _prepared(generated, how.px):
+        similar, beside = ssims(mine, made), ssims(others, made)
+        tops, hits = tops.plus(similar), hits + retrievals(similar, beside, how.retrieved)
+    best, top = (tops.reduced()[name] for name in ("max", "top"))
+    out = {
+        f"threshold-{name}": best - cut for name, cut in cuts(nearest_others(others)).items()
+    } | {
+        "retrieval": hits / len(generated),
+        "ranking": ranking(best),
+        "clustering": clustering(np.stack([best, top], axis=1), seed=seed),
+    }
+    natural = natural_cuts(len(asked), len(control), how.retrieved)
+    return out | {"vote": np.mean([out[arm] > natural[arm] for arm in out], axis=0)}
 
 
-def retrieved(asked: Floats, control: Floats, k: int = RETRIEVED) -> Floats:
-    """Return how often generated images call a slice up, float64 (n asked,).
+def natural_cuts(asked: int, control: int, retrieved: int) -> dict[str, float]:
+    """Return the cut of each arm: used is what is *above*.
+
+    Of ``retrieval``: the share of generated images that would retrieve a slice if all `asked` and
+    `control` slices were retrieved equally often.
+    """
+    thresholds = {f"threshold-{name}": 0.0 for name in ("max", "mean2sd", "mean3sd")}
+    chance = min(1.0, retrieved / (asked + control))
+    return thresholds | {"retrieval": chance, "ranking": 0.5, "clustering": 0.5, "vote": 0.5}
+
+
+def cuts(real_real: Floats) -> dict[str, float]:
+    """Return cuts of s(x) from the similarity of each control slice to the nearest other one.
+
+    Parameters
+    ----------
+    real_real : float64, shape (m,), m >= 2
+
+    Returns
+    -------
+    mapping of ``max``, ``mean2sd``, ``mean3sd`` to float
+        The largest; the mean and 2 or 3 SD (of m - 1).
+    """
+    if len(real_real) < 2:
+        raise ValueError(f"cuts: real_real must have at least 2 values, got {len(real_real)}")
+    mean, sd = float(real_real.mean()), float(real_real.std(ddof=1))
+    return {"max": float(real_real.max()), "mean2sd": mean + 2 * sd, "mean3sd": mean + 3 * sd}
+
+
+def ssims(x: Windows, y: Windows) -> Floats:
+    """Return the mean SSIM of each image of `x` with each of `y`, float64 (n, m)."""
+    m = len(y.grey)
+    rows = [
+        torch.cat(
+            [
+                similarity_map(x[i : i + 1], y[j : j + TOGETHER]).flatten(1).double().mean(1)
+                for j in range(0, m, TOGETHER)
+            ]
+        )
+        for i in range(len(x.grey))
+    ]
+    return np.asarray(torch.stack(rows).cpu().numpy(), np.float64)
+
+
+def nearest_others(images: Windows) -> Floats:
+    """Return the largest SSIM of each image with another one, float64 (n,), n >= 2."""
+    out = []
+    for i in range(len(images.grey)):
+        row = ssims(images[i : i + 1], images)[0]
+        out.append(np.delete(row, i).max())
+    return np.array(out)
+
+
+def retrievals(asked: Floats, control: Floats, k: int) -> Floats:
+    """Return how many generated images have each asked slice among their k most similar.
+
+    Slices that are as similar as the k-th are retrieved too: copies of one slice score alike.
 
     Parameters
     ----------
     asked, control : float64, shape (n, g), (m, g)
-        Similarity of real slices with generated images.
+        Similarities to generated images.
     k : int
-        Most similar real slices of each image; ties to the earlier slice.
+
+    Returns
+    -------
+    float64, shape (n,)
     """
-    both = np.concatenate([asked, control])
-    order = np.argsort(-both, axis=0, kind="stable")[: min(k, len(both))]
-    counts = np.bincount(order.ravel(), minlength=len(both))
-    return counts[: len(asked)] / asked.shape[1]
+    pool = np.concatenate([asked, control])
+    kth = max(0, len(pool) - k)
+    return np.count_nonzero(asked >= np.partition(pool, kth, axis=0)[kth], axis=1).astype(float)
 
 
-def ranked(best: Floats) -> Floats:
-    """Return how far above the middle each score ranks, float64 (n,) from -1/2 to 1/2.
+def ranks(similarity: Floats) -> Floats:
+    """Return ranks, 1 is the most similar; equal ones have their mean rank.
 
-    Ties have their mean rank. A rank is the argsort of the argsort: one alone, as published, is
-    the order of the slices and no rank. A cut at the middle supposes that half were used.
+    Without ties this is argsort of argsort. One argsort alone says which slice has a rank, not
+    which rank a slice has.
     """
-    n = len(best)
-    return (rankdata(best) - 0.5) / n - 0.5 if n > 1 else np.zeros(n)
+    return np.asarray(rankdata(-similarity), np.float64)
 
 
-def clustered(features: Floats, seed: int) -> Floats:
-    """Return 1/2 for slices in the cluster of larger similarity, -1/2 for the others."""
-    if len(np.unique(features, axis=0)) < 2:
-        return np.full(len(features), -0.5)
-    fitted = KMeans(2, n_init=10, random_state=seed).fit(features)
-    nearer = int(np.argmax(fitted.cluster_centers_.sum(1)))
-    return np.where(fitted.labels_ == nearer, 0.5, -0.5)
+def ranking(similarity: Floats) -> Floats:
+    """Return ranks as scores from 0 to 1, the best the largest; the upper half is above 1/2."""
+    return 1 - (ranks(similarity) - 0.5) / len(similarity)
+
+
+def clustering(features: Floats, *, seed: int) -> Floats:
+    """Return 1.0 in the cluster of the larger centre, of 2, and 0.0 in the other: float64 (n,).
+
+    Parameters
+    ----------
+    features : float64, shape (n, d)
+        Similarities. If all slices have the same there is one cluster, and none is called used.
+    seed : int
+        Of where k-means begins.
+    """
+    rounded = features.round(DIGITS)
+    if len(np.unique(rounded, axis=0)) < 2:
+        return np.zeros(len(features))
+    found = KMeans(2, n_init=10, random_state=seed % 2**32).fit(rounded)
+    return (found.labels_ == found.cluster_centers_.mean(1).argmax()).astype(float)
+
+
+def _prepared(images: Images, px: int) -> Iterator[Windows]:
+    side = min(px, images.shape[-1])
+    if side < 2 * REACH + 1:
+        raise ValueError(f"scores: slices must be at least 11 px, got {images.shape}")
+    where = device.chosen()
+    for block in blocks(images):
+        grey = np.ascontiguousarray(fit(block, side, 0)[0])
+        yield windows(torch.from_numpy(grey).to(where)[:, None].float())
+
+
+def _whole(images: Images, px: int) -> Windows:
+    """Return all images, prepared: 40 kB each at 64 px."""
+    parts = list(_prepared(images, px))
+    return Windows(
+        torch.cat([part.grey for part in parts]),
+        torch.cat([part.mean for part in parts]),
+        torch.cat([part.square for part in parts]),
+    )
