@@ -38,7 +38,7 @@ DECIDES = (
     *("mae_px", "mae_width", "mae_steps", "mae_batch", "mae_learning_rate"),
     *("shadow_px", "shadow_steps", "shadow_width", "shadow_images"),
     *("same_kind", "same_kind_width"),
-    *("pose", "mirror", "angle_deg", "angle_step_deg", "scale", "scale_step"),
+    *("pose", "mirror", "angle_deg", "angle_step_deg", "scale", "scale_step", "controls"),
     *("shift_px", "shift_step_px"),
 )
 

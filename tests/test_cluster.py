@@ -345,7 +345,9 @@ def test_workers_keep_memory_for_the_next_array(local, tmp_path):
 
 
 def test_phases_that_need_a_gpu_are_those_that_say_so():
-    assert set(cluster.GPU_PHASES) == {p.name for p in (*AUDIT, *INGEST, *STUDY, *MEMBERSHIP) if p.needs_gpu}
+    assert set(cluster.GPU_PHASES) == {
+        p.name for p in (*AUDIT, *INGEST, *STUDY, *MEMBERSHIP) if p.needs_gpu
+    }
 
 
 @pytest.mark.parametrize("found", [0, None])

@@ -215,5 +215,5 @@ MATTERS: dict[str, tuple[str, ...]] = {
     ),
     "density": ("compare_px", "seed"),
     "vcmi": ("compare_px", "top_images", "seed"),
-    "calibrated": (*_POSE, "seed"),
+    "calibrated": (*_POSE, "controls", "seed"),
 }

@@ -25,7 +25,7 @@ from fingerprint.phases import describe, score, shadow
 FINDINGS, METRICS, CALLED = "findings.json", "metrics.json", "called.parquet"
 FORMAT = 1
 POINTS = 400  # of a drawn ROC
-NATURAL = ("texture/", "vcmi/threshold", "vcmi/vote")  # arms whose own cut is zero
+NATURAL = ("texture/", "vcmi/threshold")  # arms whose own cut is zero
 Findings = dict[str, Any]
 
 
