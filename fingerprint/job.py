@@ -283,9 +283,15 @@ def begun(settings: Settings) -> dict[str, Any]:
 
 
 def _named(settings: Settings) -> dict[str, Any]:
-    """Return the settings as they are kept: of a file of weights its name, not where it lies."""
+    """Return the settings as they are kept: of files of weights their names, not where they lie."""
     known = settings.model_dump(mode="json")
-    return known | {"weights": settings.weights and settings.weights.name}
+    networks = ["=".join([name, Path(file).name, *digest]) for name, file, *digest in _files(known)]
+    return known | {"weights": settings.weights and settings.weights.name, "networks": networks}
+
+
+def _files(known: Mapping[str, Any]) -> list[list[str]]:
+    parts = [text.split("=") for text in known["networks"]]
+    return [part for part in parts if len(part) > 1]
 
 
 def input_of(out: Path, corpus: store.Corpus) -> dict[str, Any]:

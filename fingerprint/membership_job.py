@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fingerprint import ledger
 from fingerprint.corpus import store
 from fingerprint.job import OnDisk, begun, input_of, read_run, write_json
-from fingerprint.membership import Dev, Real
+from fingerprint.membership import Dev, Real, methods
 from fingerprint.membership.folders import GENERATED, NOT_USED, ROLES, UNKNOWN, USED
 from fingerprint.membership.split import Bools, Groups, Ints, folds_of, grouped
 from fingerprint.membership.stored import Stored, taken, whole
@@ -219,6 +219,10 @@ def membership_job(
         sizes, or another run in `out`.
     """
     job = MembershipJob(Path(out).resolve(), tuple(sets), settings, dict(rejected or {}))
+    for text in settings.networks:
+        _, path, _ = methods.network(text)
+        if not path.is_file():
+            raise ValueError(f"networks: {path} is not a file")
     for task in job.tasks:
         _complete(task)
     fresh = _document(job)

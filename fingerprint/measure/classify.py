@@ -129,41 +129,45 @@ METRICS = (*OF_ANSWERS, *OF_SCORES)
 
 def roc(scores: Floats, used: Bools) -> tuple[Floats, Floats]:
     """Return false and true positive rate at every threshold, from (0, 0) to (1, 1)."""
-    fp, tp = _rates(scores, used, np.ones((1, len(scores))))
+    fp, tp = map(_shares, _counts(scores, used, np.ones((1, len(scores)))))
     return fp[0], tp[0]
 
 
 def auc(scores: Floats, used: Bools, times: Floats | None = None) -> Floats:
     """Return the area under the curve, ties counted half: float64 (r,), NaN with one class."""
-    return _area(*_rates(scores, used, np.ones((1, len(scores))) if times is None else times))
+    return _area(*_counts(scores, used, np.ones((1, len(scores))) if times is None else times))
 
 
 def _area(fp: Floats, tp: Floats) -> Floats:
-    return np.asarray((np.diff(fp) * (tp[:, 1:] + tp[:, :-1])).sum(1) / 2)
+    pairs = (np.diff(fp) * (tp[:, 1:] + tp[:, :-1])).sum(1)  # whole numbers: 1 is 1
+    return np.asarray(_ratio(pairs, 2 * fp[:, -1] * tp[:, -1]))
 
 
 def tpr_at(scores: Floats, used: Bools, fpr: float, times: Floats | None = None) -> Floats:
     """Return the largest true positive rate at no more than a false positive rate: float64 (r,)."""
-    both = _rates(scores, used, np.ones((1, len(scores))) if times is None else times)
+    both = _counts(scores, used, np.ones((1, len(scores))) if times is None else times)
     return _highest(*both, fpr)
 
 
 def _highest(fp: Floats, tp: Floats, fpr: float) -> Floats:
-    best = np.where(fp <= fpr, tp, 0).max(1)
-    return np.where(np.isfinite(fp[:, -1] + tp[:, -1]), best, np.nan)
+    best = np.where(_shares(fp) <= fpr, tp, 0).max(1)
+    return np.where(fp[:, -1] > 0, _ratio(best, tp[:, -1]), np.nan)
 
 
-def _rates(scores: Floats, used: Bools, times: Floats) -> tuple[Floats, Floats]:
-    """Return both rates, float64 (r, k + 1), at the k distinct scores, falling."""
+def _counts(scores: Floats, used: Bools, times: Floats) -> tuple[Floats, Floats]:
+    """Count false and true positives, float64 (r, k + 1), at the k distinct scores, falling."""
     order = np.argsort(-scores, kind="stable")
     last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     drawn = times[:, order]
     out = []
     for group in (~used, used):
         counted = np.cumsum(drawn * group[order], axis=1)[:, last]
-        rates = _ratio(counted, np.broadcast_to(counted[:, -1:], counted.shape))
-        out.append(np.concatenate([np.zeros((len(times), 1)), rates], axis=1))
+        out.append(np.concatenate([np.zeros((len(times), 1)), counted], axis=1))
     return out[0], out[1]
+
+
+def _shares(counts: Floats) -> Floats:
+    return np.asarray(_ratio(counts, np.broadcast_to(counts[:, -1:], counts.shape)))
 
 
 # -- thresholds: a slice is called used if its score is at least the threshold
@@ -306,7 +310,7 @@ def _not_estimable(name: str, used: Bools) -> str:
 def _metrics(scores: Floats, called: Bools, used: Bools, times: Floats) -> dict[str, Floats]:
     answers = confusion(called, used, times)
     out = {name: np.asarray(of(answers), np.float64) for name, of in OF_ANSWERS.items()}
-    fp, tp = _rates(scores, used, times)
+    fp, tp = _counts(scores, used, times)
     highest = (_highest(fp, tp, fpr) for fpr in FPR)
     return out | dict(zip(OF_SCORES, (_area(fp, tp), *highest), strict=True))
 

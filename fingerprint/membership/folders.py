@@ -76,7 +76,7 @@ def tasks(dev: Path, test: Path, names: Names = Names()) -> list[Task]:  # noqa:
     for (name, first), (other, second) in _paired((dev, found[0]), (test, found[1])):
         mine = Task(name, _roles(first, names), _roles(second, names), _labels(second))
         _complete(mine, first, second, names)
-        if other != name:
+        if _plain(other) != _plain(name):
             mine = Task(f"{name}~{other}", mine.dev, mine.test, mine.labels)
         out.append(mine)
     return out

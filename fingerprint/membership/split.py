@@ -53,7 +53,9 @@ def grouped(mids: NDArray[np.uint8], used: Bools, folds: int) -> Groups:
         patient = clusters(mids, limit)
         if all(_cut_up(patient[of], folds) for of in (used, ~used) if of.any()):
             note = "" if limit == THRESHOLD else f"; r > {THRESHOLD} would join too many of them"
-            return Groups(patient, f"groups of near-duplicates (r > {limit}) stand in for{note}")
+            return Groups(
+                patient, f"groups of near-duplicates (r > {limit}) stand in for them{note}"
+            )
     _, patient = np.unique(mids.reshape(len(mids), -1), axis=0, return_inverse=True)
     return Groups(
         patient.ravel().astype(np.int64),

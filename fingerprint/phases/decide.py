@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,18 @@ import pandas as pd
 from fingerprint import ledger
 from fingerprint.job import write_json
 from fingerprint.ledger import Values
-from fingerprint.measure import chosen, classify
-from fingerprint.measure.chosen import LEARNED, Called, Side
-from fingerprint.measure.classify import Bools, Row
+from fingerprint.measure import chosen
+from fingerprint.measure.chosen import LEARNED, Side
+from fingerprint.measure.rated import SIDES, difference, mean_of, rated
 from fingerprint.membership import methods
 from fingerprint.membership.learned import fit_combination
-from fingerprint.membership.noise import ARMS
 from fingerprint.membership_job import TEST, MembershipJob
 from fingerprint.phases import describe, score, shadow
 
 FINDINGS, METRICS, CALLED = "findings.json", "metrics.json", "called.parquet"
 FORMAT = 1
-POINTS = 400  # of a drawn ROC
 NATURAL = ("texture/", "vcmi/threshold")  # arms whose own cut is zero
+TOLD = ("metrics", "confusion", "roc", "by_patient", "cuts", "predicted")
 Findings = dict[str, Any]
 
 
@@ -39,19 +38,23 @@ def finish(job: MembershipJob, values: Iterator[Values]) -> None:
         "labelled": all(task.test.used is not None for task in job.tasks),
         **_counted(job), **_described(job),
     }  # fmt: skip
-    answers, rows = [], {}
+    answers, each = [], {}
     for task in job.tasks:
         name = task.sets.name
         mine = table[table["task"] == name]
-        dev, test = (_side(mine[mine["side"] == side]) for side in ("dev", TEST))
+        dev, test = (_side(mine[mine["side"] == side]) for side in SIDES)
         dev, test = _with_learned(job, dev, test)
-        rated = _Rated(job, dev, test)
-        rows[name] = rated.draws
-        _merge(out, name, rated.told)
-        for method, called in rated.answers.items():
-            asked = mine[mine["side"] == TEST]
-            answers.append(asked[["task", "token"]].assign(method=method, called=called))
-    out["mean"] = _mean(out["metrics"], rows)
+        each[name] = one = rated(dev, test, methods.METHODS, NATURAL, seed=job.settings.seed)
+        for method in methods.METHODS:
+            if why := methods.not_run(method, job.settings):
+                for rows in one.metrics.values():
+                    rows[method] = {"reason": why}
+        for key in TOLD:
+            out.setdefault(key, {})[name] = getattr(one, key)
+        out.setdefault("noise", {})[name] = _noise(job, dev, test)
+        asked = mine.loc[mine["side"] == TEST, ["task", "token"]]
+        answers += [asked.assign(method=m, called=called) for m, called in one.answers.items()]
+    out["mean"] = {side: mean_of(each, side) for side in SIDES}
     write_json(job.out / FINDINGS, out)
     write_json(job.out / METRICS, _metrics(out))
     with ledger.replacing(job.out / CALLED) as file:
@@ -102,153 +105,20 @@ def _with_learned(job: MembershipJob, dev: Side, test: Side) -> tuple[Side, Side
     )
 
 
-# -- rating
+# -- what is told
 
 
-class _Rated:
-    """All rows of one task."""
-
-    def __init__(self, job: MembershipJob, dev: Side, test: Side) -> None:
-        self.seed, self.dev, self.test = job.settings.seed, dev, test
-        self.draws: dict[str, dict[str, dict[str, Any]]] = {"dev": {}, TEST: {}}
-        self.answers: dict[str, Bools] = {}
-        self.told: Findings = {
-            "metrics": {"dev": {}, TEST: {}}, "by_patient": {"dev": {}, TEST: {}},
-            "confusion": {"dev": {}, TEST: {}}, "roc": {"dev": {}, TEST: {}},
-            "cuts": {}, "predicted": {}, "noise": {},
-        }  # fmt: skip
-        for arm in dev.scores:
-            self._arm(arm)
-        for method in methods.METHODS:
-            if why := methods.not_run(method, job.settings):
-                for both in self.told["metrics"].values():
-                    both[method] = {"reason": why}
-            elif _arms(dev, method):
-                self._method(method)
-        for name, side in (("dev", dev), (TEST, test)):
-            if side.used is not None:
-                constant = classify.constants(side.used, side.patient, seed=self.seed)
-                self.told["metrics"][name] |= constant
-        self._noise()
-
-    def _arm(self, arm: str) -> None:
-        row = chosen.of_arm(self.dev, arm)
-        self._rate("dev", self.dev, arm, row)
-        self._rate(TEST, self.test, arm, chosen.on_test(self.test, arm, row.threshold))
-        if arm.startswith(NATURAL):
-            for name, side in (("dev", self.dev), (TEST, self.test)):
-                own = Called(side.scores[arm], side.scores[arm] >= 0, 0.0)
-                self._rate(name, side, f"{arm}@0", own)
-
-    def _method(self, method: str) -> None:
-        arm, row = chosen.of_method(self.dev, _arms(self.dev, method))
-        used = np.asarray(self.dev.used)
-        test = chosen.on_test(self.test, arm, row.threshold)
-        scores = self.dev.scores[arm]
-        f1, share = classify.threshold_f1(scores, used)
-        median = float(np.median(test.scores))
-        self._rate("dev", self.dev, method, row, arm)
-        self._rate(TEST, self.test, method, test, arm)
-        for at, cut in (("f1", f1), ("median", median)):
-            called = Called(test.scores, test.scores >= cut, cut)
-            self._rate(TEST, self.test, f"{method}@{at}", called, arm)
-        self.told["cuts"][method] = {
-            "balanced": row.threshold, "f1": f1, "f1_share_called_used": share, "median": median,
-        }  # fmt: skip
-        self.told["predicted"][method] = {
-            "used": int(test.called.sum()), "not_used": int((~test.called).sum())
-        }  # fmt: skip
-        self.answers[method] = test.called
-        for name, side, one in (("dev", self.dev, row), (TEST, self.test, test)):
-            if side.used is None or side.used.all() or not side.used.any():
-                continue
-            self.told["roc"][name][method] = _curve(one.scores, side.used)
-            people, who = chosen.by_patient(
-                side, one if name == TEST else row, self.dev, scores if name == TEST else row.scores
-            )
-            told = classify.rated(
-                people.scores, people.called, who, np.arange(len(who)), seed=self.seed
-            )
-            self.told["by_patient"][name][method] = told
-
-    def _rate(self, name: str, side: Side, key: str, row: Called, arm: str = "") -> None:
-        if side.used is None:
-            return
-        told: dict[str, Any] = dict(
-            classify.rated(row.scores, row.called, side.used, side.patient, seed=self.seed)
-        )
-        self.told["metrics"][name][key] = (
-            told | {"threshold": row.threshold} | ({"arm": arm} if arm else {})
-        )
-        c = classify.confusion(row.called, side.used, np.ones((1, len(side.used))))
-        self.told["confusion"][name][key] = {
-            k: int(getattr(c, k)[0]) for k in ("tp", "fp", "tn", "fn")
-        }
-        if arm or "/" not in key or key.count("/") < 4:
-            self.draws[name][key] = classify.draws(
-                row.scores, row.called, side.used, side.patient, seed=self.seed
-            )
-
-    def _noise(self) -> None:
-        """Tell what noise does to each measure: the difference of two areas, with its interval."""
-        side = self.test if self.test.used is not None else self.dev
-        used = np.asarray(side.used)
-        if used.all() or not used.any():
-            return
-        times = classify.resampled(side.patient, self.seed)
-        plain = [a for a in _arms(side, "similarity") if "/none/" in a and a.endswith("/max")]
-        for arm in plain:
-            for noise in ARMS[1:]:
-                other = arm.replace("/none/", f"/{noise.name}/")
-                if other not in side.scores:
-                    continue
-                both = [side.scores[name] for name in (other, arm)]
-                value = [float(classify.auc(scores, used)[0]) for scores in both]
-                drawn = [classify.auc(scores, used, times) for scores in both]
-                key = f"{arm.split('/')[1]}/{noise.name}"
-                self.told["noise"][key] = {
-                    "difference": value[0] - value[1],
-                    "interval": classify.interval(drawn[0] - drawn[1]),
-                }
-
-
-def _curve(scores: classify.Floats, used: Bools) -> dict[str, list[float]]:
-    fpr, tpr = classify.roc(scores, used)
-    at = np.unique(np.linspace(0, len(fpr) - 1, POINTS).round().astype(int))
-    return {"fpr": fpr[at].tolist(), "tpr": tpr[at].tolist()}
-
-
-# -- over tasks, and what is counted
-
-
-def _mean(metrics: Mapping[str, Any], draws: Mapping[str, Any]) -> Findings:
-    """Return the mean over tasks of every row that all of them have, with its interval."""
-    out: Findings = {"dev": {}, TEST: {}}
-    tasks = list(metrics)
-    for side, rows in out.items():
-        for key in metrics[tasks[0]][side]:
-            each = [metrics[task][side].get(key, {}) for task in tasks]
-            if len(tasks) == 1:
-                rows[key] = each[0]
-            elif all("auc" in one for one in each):
-                drawn = [draws[task][side].get(key) for task in tasks]
-                rows[key] = _averaged(each, drawn)
-            else:
-                rows[key] = each[0] if all("reason" in one for one in each) else {}
-    return out
-
-
-def _averaged(each: list[Mapping[str, Any]], drawn: list[Any]) -> Row:
-    out: Row = {}
-    for name in classify.METRICS:
-        values = [one[name]["value"] for one in each]
-        if any(value is None for value in values):
-            reason = next(one[name]["reason"] for one in each if one[name]["value"] is None)
-            out[name] = {"value": None, "interval": None, "reason": reason}
+def _noise(job: MembershipJob, dev: Side, test: Side) -> Findings:
+    """Tell what noise does to the best similarity of each measure, where labels are known."""
+    side, out = (test if test.used is not None else dev), {}
+    for arm in _arms(dev, "similarity"):
+        _, measure, noise, reduction = arm.split("/")
+        if noise == "none" or reduction != "max":
             continue
-        there = all(d is not None and len(d[name]) for d in drawn)
-        of_all = np.mean([d[name] for d in drawn], axis=0) if there else np.empty(0)
-        out[name] = {"value": float(np.mean(values)), "interval": classify.interval(of_all)}
+        plain = f"similarity/{measure}/none/max"
+        told = difference(side, plain, arm, seed=job.settings.seed)
+        if told is not None:
+            out[f"{measure}/{noise}"] = told
     return out
 
 
@@ -266,11 +136,6 @@ def _metrics(out: Findings) -> Findings:
         "by_patient": out["by_patient"],
         **out["mean"][side],
     }
-
-
-def _merge(out: Findings, task: str, told: Findings) -> None:
-    for key, value in told.items():
-        out.setdefault(key, {})[task] = value
 
 
 def _counted(job: MembershipJob) -> Findings:

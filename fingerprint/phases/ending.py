@@ -50,4 +50,5 @@ def finish_membership(job: MembershipJob, values: Iterator[Values]) -> None:
     """Write the page of a membership run that is complete."""
     del values
     job.update(status="complete", ended=now())
+    membership_page.figures(job.out)
     membership_page.build(job.out)

@@ -11,7 +11,7 @@ from pathlib import Path
 from fingerprint.measure import papers
 from fingerprint.report import build as audit
 from fingerprint.report.build import NAME, WITHOUT_IMAGES
-from fingerprint.report.membership import first
+from fingerprint.report.membership import drawn, first
 from fingerprint.report.membership.page import MembershipPage
 from fingerprint.report.membership.read import Lies, read
 from fingerprint.report.membership.sections import SECTIONS
@@ -41,6 +41,17 @@ def build(out: Path, *, without_real_images: bool = False) -> Path:
     path = Path(out) / (WITHOUT_IMAGES if without_real_images else NAME)
     audit.write(path, render(lies))
     return path
+
+
+def figures(out: Path) -> None:
+    """Write the ROC of every task as a file of its own: ``roc.svg``, or ``roc-<task>.svg``."""
+    found = read(Path(out)).findings
+    side = "test" if found["labelled"] else "dev"
+    for task, sides in found["roc"].items():
+        curves = {name: (one["fpr"], one["tpr"]) for name, one in sides[side].items()}
+        name = "roc.svg" if len(found["roc"]) == 1 else f"roc-{task}.svg"
+        if curves:
+            audit.write(Path(out) / name, drawn.roc(curves, f"{task}, {side.upper()}"))
 
 
 def render(lies: Lies) -> str:
