@@ -90,12 +90,14 @@ class Asked:
         None where nobody says.
     groups : Groups
         Of whom each is.
-    token : object, shape (n,)
+    role, token : object, shape (n,)
+        Two folders may hold files of one name, and so of one token.
     """
 
     images: Stored
     used: Bools | None
     groups: Groups
+    role: NDArray[np.object_]
     token: NDArray[np.object_]
 
 
@@ -139,12 +141,13 @@ class TaskData:
         }
         images = whole(list(there.values()), self.px)
         token = np.concatenate([c.label("token") for c in there.values()])
+        role = np.repeat(np.array(list(there), object), [c.n for c in there.values()])
         used: Bools | None = None
         if UNKNOWN not in there:
-            used = np.repeat([role == USED for role in there], [c.n for c in there.values()])
+            used = role == USED
         elif self.sets.truth is not None:
             used = np.array([self.sets.truth[name] for name in token])
-        return Asked(images, used, self._groups(list(there.values()), images, used), token)
+        return Asked(images, used, self._groups(list(there.values()), images, used), role, token)
 
     def _groups(self, there: Sequence[store.Corpus], images: Stored, used: Bools | None) -> Groups:
         if all(c.summary["participants_known"] == "known" for c in there):

@@ -129,9 +129,9 @@ def _native(folder: Path, reader: Reader, options: ReadOptions) -> int:
 # -- names of files: in memory, and in a submission
 
 
-def names_of(task: Task, key: Key) -> dict[str, str]:
-    """Return the file name of every slice of TEST that may be asked about, by token."""
-    return {name: path.name for role in task.asked for name, path in _files(task.test[role], key)}
+def names_of(folder: Path, key: Key) -> dict[str, str]:
+    """Return the file name of every slice in a folder, by token."""
+    return {name: path.name for name, path in _files(folder, key)}
 
 
 def _files(folder: Path, key: Key) -> Iterator[tuple[str, Path]]:
@@ -150,7 +150,7 @@ def _truth(task: Task, corpora: Mapping[str, Path], key: Key) -> dict[str, bool]
     """
     if task.labels is None or UNKNOWN not in corpora:
         return None
-    names = names_of(task, key)
+    names = names_of(task.test[UNKNOWN], key)
     there = store.open_corpus(corpora[UNKNOWN]).label("token").tolist()
     missing = [name for name in there if Path(names[name]).stem not in task.labels]
     if missing:
@@ -168,21 +168,24 @@ def submit(job: MembershipJob, found: list[Task], key_file: Path | None) -> None
     for task in found:
         folder = job.out if len(found) == 1 else job.out / task.name
         folder.mkdir(exist_ok=True, mode=0o700)
-        names = _per_slice(names_of(task, key), table["token"], key)
-        for method, rows in table[table["task"] == task.name].groupby("method"):
-            called = dict(zip(rows["token"], rows["called"], strict=True))
-            text = written(
-                names, called, header=s.submission_header, extension=s.submission_extension
-            )
+        mine = table[table["task"] == task.name]
+        for method, rows in mine.groupby("method"):
+            called = [
+                (names[one.token], bool(one.called))
+                for role, of_role in rows.groupby("role")
+                for names in (_names(task.test[str(role)], of_role["token"], key),)
+                for one in of_role.itertuples()
+            ]
+            text = written(called, header=s.submission_header, extension=s.submission_extension)
             with ledger.replacing(folder / f"submission_{method}.csv") as out:
                 out.write(text.encode())
 
 
-def _per_slice(names: dict[str, str], wanted: Any, key: Key) -> dict[str, str]:
-    """Name the images of files that hold several: ``name#0``, ``name#1``."""
-    left = set(wanted) - set(names)
-    out = dict(names)
-    for file, name in names.items():
+def _names(folder: Path, wanted: Any, key: Key) -> dict[str, str]:
+    """Name all slices of a folder; images of files that hold several are ``name#0``, ``name#1``."""
+    out = names_of(folder, key)
+    left = set(wanted) - set(out)
+    for file, name in list(out.items()):
         k = 0
         while left and (of := token(key, f"{file}#{k}")) in left:
             path = Path(name)

@@ -52,7 +52,7 @@ def finish(job: MembershipJob, values: Iterator[Values]) -> None:
         for key in TOLD:
             out.setdefault(key, {})[name] = getattr(one, key)
         out.setdefault("noise", {})[name] = _noise(job, dev, test)
-        asked = mine.loc[mine["side"] == TEST, ["task", "token"]]
+        asked = mine.loc[mine["side"] == TEST, ["task", "role", "token"]]
         answers += [asked.assign(method=m, called=called) for m, called in one.answers.items()]
     out["mean"] = {side: mean_of(each, side) for side in SIDES}
     write_json(job.out / FINDINGS, out)

@@ -21,7 +21,15 @@ from fingerprint.phases import shadow
 VERSION = 1
 BAND = 512  # asked slices in one shard
 SCORES = "scores.parquet"
-WHERE = ("task", "side", "fold", "token", "patient", "used")  # columns before those of the arms
+WHERE = (
+    "task",
+    "side",
+    "fold",
+    "role",
+    "token",
+    "patient",
+    "used",
+)  # columns before those of the arms
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,7 @@ def _rows(task: TaskData, side: str) -> dict[str, Any]:
         "task": [task.sets.name] * n,
         "side": [side] * n,
         "fold": task.fold if side == "dev" else np.full(n, -1),
+        "role": asked.role,
         "token": asked.token,
         "patient": asked.groups.patient,
         "used": pd.array(known, dtype="boolean"),
