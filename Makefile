@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test test-slow test-gpu check format bench bench-peers bench-register bench-encoders pose-study calibration-study server browser clean
+.PHONY: help setup demo test test-slow test-gpu check format bench bench-peers bench-register bench-encoders pose-study calibration-study study-membership server browser clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ pose-study: setup ## docs/pose.md again, from the real CT that FINGERPRINT_DATA 
 
 calibration-study: setup ## docs/calibration.md again, from the real CT that FINGERPRINT_DATA names (10 minutes)
 	$(BIN)/python tests/bench/calibration_study.py docs/calibration.md
+
+study-membership: setup ## docs/membership_world.md again: how well each method tells where the truth is known
+	$(BIN)/python tests/bench/membership_study.py docs/membership_world.md
 
 server: setup ## a Prefect server on loopback for scheduled runs (deploy/README.md)
 	$(BIN)/prefect server start --host 127.0.0.1

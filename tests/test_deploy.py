@@ -225,7 +225,7 @@ def test_settings_can_be_loaded_and_say_only_what_differs(path):
 
 def test_there_are_settings_for_a_laptop_a_gpu_and_a_cluster():
     names = {p.stem for p in (DEPLOY / "settings").glob("*.toml")}
-    assert names == {"laptop", "one-gpu", "cluster", "study"}
+    assert names == {"laptop", "one-gpu", "cluster", "study", "membership"}
     default = re.search(r"MEMORY_GIB:-(\d+)", SLURM.read_text())
     assert default
     assert settings.load(DEPLOY / "settings" / "cluster.toml").memory_gib == float(default[1])
