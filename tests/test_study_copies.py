@@ -35,6 +35,9 @@ SETTINGS = Settings(
 )
 
 
+pytestmark = pytest.mark.slow  # six minutes of training on one core
+
+
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> StudyJob:
     folder = tmp_path_factory.mktemp("copies")

@@ -69,8 +69,8 @@ def scores(how: Vcmi, asked: Images, generated: Images, control: Images, *, seed
 
     Returns
     -------
-    mapping of ``threshold-max``, ``threshold-mean2sd``, ``threshold-mean3sd``, ``retrieval``,
-    ``ranking``, ``clustering``, ``vote`` to float64 (n,)
+    mapping of ``nearest`` (s(x) itself), ``threshold-max``, ``threshold-mean2sd``,
+    ``threshold-mean3sd``, ``retrieval``, ``ranking``, ``clustering``, ``vote`` to float64 (n,)
 
     Raises
     ------
@@ -94,15 +94,21 @@ def scores(how: Vcmi, asked: Images, generated: Images, control: Images, *, seed
         similar, beside = ssims(mine, made), ssims(others, made)
         tops, hits = tops.plus(similar), hits + retrievals(similar, beside, how.retrieved)
     best, top = (tops.reduced()[name] for name in ("max", "top"))
-    out = {
-        f"threshold-{name}": best - cut for name, cut in cuts(nearest_others(others)).items()
-    } | {
-        "retrieval": hits / len(generated),
-        "ranking": ranking(best),
-        "clustering": clustering(np.stack([best, top], axis=1), seed=seed),
-    }
+    # s(x) first, so that of equals it is chosen: the cuts depend on how many control slices there
+    # are, and what DEV adds to them does not carry over to another number
+    out = (
+        {"nearest": best}
+        | {f"threshold-{name}": best - cut for name, cut in cuts(nearest_others(others)).items()}
+        | {
+            "retrieval": hits / len(generated),
+            "ranking": ranking(best),
+            "clustering": clustering(np.stack([best, top], axis=1), seed=seed),
+        }
+    )
     natural = natural_cuts(len(asked), len(control), how.retrieved)
-    return out | {"vote": np.mean([out[arm] > natural[arm] for arm in out], axis=0)}
+    return out | {
+        "vote": np.mean([out[arm] > natural[arm] for arm in out if arm in natural], axis=0)
+    }
 
 
 def natural_cuts(asked: int, control: int, retrieved: int) -> dict[str, float]:
