@@ -128,22 +128,6 @@ def test_distances_are_those_of_scipy(x, y) -> None:
     np.testing.assert_allclose(embedding.manhattan(x, y), -cdist(x64, y64, "cityblock"), atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
-@given(arrays(np.float64, st.tuples(st.just(3), st.integers(1, 30)), elements=finite), st.data())
-def test_pools_of_any_parts_are_the_pool_of_a_full_sort(values, data) -> None:
-    k = data.draw(st.integers(1, 12))
-    cuts = sorted(data.draw(st.sets(st.integers(1, values.shape[1]), max_size=4)))
-    parts = [p for p in np.split(values, cuts, axis=1) if p.shape[1]]
-    pool = embedding._Pool.of(parts[0], k)
-    for part in parts[1:]:
-        pool = pool.joined(embedding._Pool.of(part, k), k)
-    found = pool.scores(k)
-    ordered = -np.sort(-values, axis=1)
-    assert np.array_equal(found["max"], ordered[:, 0])
-    np.testing.assert_allclose(found[f"top{k}"], ordered[:, :k].mean(1), atol=1e-9)
-    np.testing.assert_allclose(found["mean"], values.mean(1), atol=1e-9)
-
-
 def test_planted_copies_are_found_and_where_there_are_none_nothing_is() -> None:
     used, other, made = noise(60, 1), noise(60, 2), noise(80, 3)
     rng = np.random.default_rng(4)

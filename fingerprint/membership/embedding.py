@@ -22,6 +22,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 
 from fingerprint.membership import Dev, Floats, Images, Scorer, Scores, blocks
 from fingerprint.membership.enhance import ENHANCED
+from fingerprint.membership.tops import Tops, named
 from fingerprint.models import encoders, mae
 
 Features = NDArray[np.float32]
@@ -88,19 +89,19 @@ def scores(
         if not len(images):
             raise ValueError(f"scores: {name} must have at least one slice, got none")
     mine = _joined([_features(how, block) for block in blocks(asked)])  # 64 MB for 4,000 of 4,096
-    pools: dict[str, _Pool] = {}
+    tops: dict[str, Tops] = {}
     for block in blocks(generated):
         for of, features in _features(how, block).items():
             if (d := features.shape[1]) != (length := mine[of].shape[1]):
                 raise ValueError(f"scores: features of {of[0]} must be (n, {length}), got (n, {d})")
             for distance, similar in SIMILARITIES.items():
-                pool = _Pool.of(similar(mine[of], features), how.top)
                 arm = f"{of[0]}/{distance}/{of[1]}"
-                pools[arm] = pools[arm].joined(pool, how.top) if arm in pools else pool
+                so_far = tops.get(arm, Tops.empty((len(asked),), how.top))
+                tops[arm] = so_far.plus(similar(mine[of], features))
     return {
-        f"{arm}/{name}": values
-        for arm, pool in pools.items()
-        for name, values in pool.scores(how.top).items()
+        f"{arm}/{named(reduction, how.top)}": values
+        for arm, top in tops.items()
+        for reduction, values in top.reduced().items()
     }
 
 
@@ -144,38 +145,6 @@ def _unit(x: Features) -> Floats:
 def _defined(x: Features, y: Features) -> NDArray[np.bool_]:
     """Whether both rows of a pair have a direction, bool (n, m)."""
     return (np.count_nonzero(x, axis=1) > 0)[:, None] & (np.count_nonzero(y, axis=1) > 0)
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """Similarities of slices to those generated so far: the best k, how many, their sum."""
-
-    best: Floats  # (n asked, k), in no order
-    count: int
-    total: Floats  # (n asked,)
-
-    @classmethod
-    def of(cls, similar: Floats, k: int) -> _Pool:
-        return cls(_largest(similar, k), similar.shape[1], similar.sum(axis=1))
-
-    def joined(self, other: _Pool, k: int) -> _Pool:
-        best = _largest(np.concatenate([self.best, other.best], axis=1), k)
-        return _Pool(best, self.count + other.count, self.total + other.total)
-
-    def scores(self, k: int) -> dict[str, Floats]:
-        top = np.sort(self.best, axis=1)  # the sum depends on the order
-        return {
-            "max": top[:, -1],
-            f"top{k}": top.mean(axis=1),
-            "mean": self.total / self.count,
-        }
-
-
-def _largest(values: Floats, k: int) -> Floats:
-    """Return the k largest of each row, or all."""
-    if values.shape[1] <= k:
-        return values
-    return np.partition(values, -k, axis=1)[:, -k:]
 
 
 def _features(how: Embedding, images: NDArray[np.uint8]) -> dict[tuple[str, str], Features]:

@@ -23,7 +23,8 @@ from fingerprint.models.recipe import SIDES, Recipe
 from fingerprint.models.resuming import WEIGHTS
 from fingerprint.settings import METHODS, Settings
 
-BANDED = ("similarity", "embedding", "calibrated")  # score each slice by itself
+# score each slice by itself, and need little of the images for it; features would be made anew
+BANDED = ("similarity", "calibrated")
 MAE, SHADOW, SAME_KIND = "mae", "shadow", "same-kind"
 # a step of a DCGAN of two images, as paper 003; the same optimiser
 DCGAN: dict[str, Any] = {"generator": "dcgan", "batch": 2, "learning_rate": 2e-4, "ema": 0.0}

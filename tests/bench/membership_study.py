@@ -1,0 +1,165 @@
+"""How well does each method tell used slices from others, where the truth is known?
+
+    python tests/bench/membership_study.py docs/membership_world.md
+
+A world is made for every size of training set: patients are dealt to DEV and TEST; on each side a
+generator is trained on slices of half of the patients, and nothing is trained on the other half.
+``fingerprint membership`` is asked about both. Real CT, if FINGERPRINT_DATA names it, else
+phantoms.
+The page holds a curve of every method against the size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import matplotlib as mpl  # noqa: E402
+import numpy as np  # noqa: E402
+from clef import save  # noqa: E402
+from pose_copies import load  # noqa: E402
+from study_world import SLICES, world  # noqa: E402
+
+from fingerprint.corpus.window import fit  # noqa: E402
+from fingerprint.models import sampling, training  # noqa: E402
+from fingerprint.models.recipe import Recipe  # noqa: E402
+from fingerprint.models.resuming import WEIGHTS  # noqa: E402
+from fingerprint.phases.sample import nearest  # noqa: E402
+from fingerprint.report.figures import RC, _figure, _svg  # noqa: E402
+from fingerprint.report.membership.drawn import LOOK  # noqa: E402
+from fingerprint.settings import METHODS  # noqa: E402
+from flows import chain  # noqa: E402
+
+PX = 64
+SIZES = (6, 24, 96)
+POOL = 240
+STEPS = int(os.environ.get("STEPS", "1500"))
+COPY = 0.95
+METRICS = ("auc", "kappa", "tpr_at_fpr_0.1")
+KNOBS: dict[str, Any] = {"mae_steps": 2000, "shadow_px": 64, "same_kind": "dcgan", "seed": 1}
+
+
+def slices() -> tuple[str, np.ndarray, np.ndarray]:
+    """Return the name of the data, slices uint8 (n, PX, PX), and whose each is."""
+    if folder := os.environ.get("FINGERPRINT_DATA"):
+        data = load(Path(folder))
+        pictures = data.kind == 1  # one source, one look: only the patient tells them apart
+        return "real slices", fit(data.pixels[pictures], PX, 0)[0], data.group[pictures]
+    images, _ = world(80)
+    return "phantoms", fit(images, PX, 0)[0], np.arange(len(images)) // SLICES
+
+
+def dealt(group: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Deal patients to DEV used, DEV not used, TEST used, TEST not used: rows of each."""
+    rng = np.random.default_rng(seed)
+    people = rng.permutation(np.unique(group))
+    sizes = np.array([np.sum(group == p) for p in people])
+    order = people[np.argsort(-sizes, kind="stable")]
+    parts: list[list[int]] = [[], [], [], []]
+    for person in order:
+        min(parts, key=len).extend(np.flatnonzero(group == person).tolist())
+    return [rng.permutation(part) for part in parts]
+
+
+def generated(images: np.ndarray, folder: Path, seed: int) -> np.ndarray:
+    """Train a generator on some slices and draw from it."""
+    recipe = Recipe(
+        generator="ddpm", px=PX, steps=STEPS, batch=8, learning_rate=2e-3, width=16, ema=0.98,
+        seed=seed, predicts="velocity",
+    )  # fmt: skip
+    trained = training.train(images, recipe, folder)
+    return sampling.sample(folder / WEIGHTS, trained.weights, 0, POOL, seed)
+
+
+def world_of(size: int, images: np.ndarray, group: np.ndarray, folder: Path) -> dict[str, Any]:
+    """Make one world and ask every method; return its metrics and how much was learnt by heart."""
+    parts = [part[:size] for part in dealt(group, size)]
+    copied = []
+    for side, used, others in (("dev", *parts[:2]), ("test", *parts[2:])):
+        made = generated(images[used], folder / f"model-{side}", 1 + (side == "test"))
+        copied.append(float((nearest(made, images[used])[0] > COPY).mean()))
+        save(folder / side / "generated", made, "made")
+        save(folder / side / "real_used", images[used])
+        save(folder / side / "real_not_used", images[others])
+    return asked(folder) | {"copied": copied, "slices": len(parts[2])}
+
+
+def asked(folder: Path) -> dict[str, Any]:
+    """Run every method on a world."""
+    began = time.monotonic()
+    where = [str(folder / name) for name in ("dev", "test", "out")]
+    chain.membership_of(*where, knobs=KNOBS, how=chain.How("serial"))
+    found = json.loads((folder / "out" / "metrics.json").read_bytes())
+    return found | {"minutes": (time.monotonic() - began) / 60}
+
+
+def curves(found: Mapping[int, Mapping[str, Any]], metric: str) -> str:
+    """Draw a metric of every method against the size of the training set, with intervals."""
+    with mpl.rc_context(RC):
+        figure, axes = _figure()
+        for k, name in enumerate(METHODS):
+            rows = [(n, one[name][metric]) for n, one in found.items() if metric in one[name]]
+            there = [(n, row) for n, row in rows if row["value"] is not None]
+            if not there:
+                continue
+            at = np.array([n for n, _ in there]) * 1.04 ** (k - 2.5)
+            value = np.array([row["value"] for _, row in there])
+            ends = [row["interval"] or (v, v) for (_, row), v in zip(there, value, strict=True)]
+            spread = np.abs(np.array(ends).T - value)
+            colour, dashes = LOOK[name]
+            axes.errorbar(at, value, spread, color=colour, linestyle=dashes, label=name, capsize=2)
+        axes.set(xscale="log", xlabel="slices trained on", ylabel=metric.replace("_", " "))
+        axes.set_xticks(list(found), [str(n) for n in found])
+        axes.legend(fontsize=8)
+        return _svg(figure, metric)
+
+
+def page(name: str, found: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines of the page."""
+    yield "# Membership, where the truth is known"
+    yield ""
+    yield f"`make study-membership`: {name}, {PX} px; a DDPM of {STEPS:,} steps for every side"
+    yield f"of every world; {platform.machine()}, {os.cpu_count()} cores. TEST, 95 % intervals over"
+    yield "patients. *Learnt by heart*: share of the images with r > 0.95 to a slice trained on."
+    for metric in METRICS:
+        yield f"\n![{metric}](membership-{metric}.svg)\n"
+        yield f"| slices trained on | learnt by heart | {' | '.join(METHODS)} |"
+        yield "|" + "---|" * (len(METHODS) + 2)
+        for size, one in found.items():
+            cells = [_cell(one[method].get(metric)) for method in METHODS]
+            yield f"| {size} | {one['copied'][1]:.2f} | {' | '.join(cells)} |"
+    yield ""
+    minutes = ", ".join(f"{one['minutes']:.0f}" for one in found.values())
+    yield f"Minutes of every run of the command: {minutes}."
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if not row or row["value"] is None:
+        return "-"
+    ends = row["interval"]
+    return f"{row['value']:.2f}" + (f" ({ends[0]:.2f} to {ends[1]:.2f})" if ends else "")
+
+
+def main(path: Path, sizes: tuple[int, ...] = SIZES) -> None:
+    name, images, group = slices()
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            found[size] = world_of(size, images, group, Path(folder) / str(size))
+            print(size, {m: _cell(found[size][m].get("auc")) for m in METHODS}, flush=True)
+    for metric in METRICS:
+        (path.parent / f"membership-{metric}.svg").write_text(curves(found, metric))
+    path.write_text("\n".join(page(name, found)) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), tuple(map(int, sys.argv[2:])) or SIZES)
