@@ -72,6 +72,9 @@ def _cut_up(patient: Ints, folds: int) -> bool:
 def folds_of(patient: Ints, used: Bools, folds: int, seed: int) -> Ints:
     """Deal patients to folds, largest first, so that each has as much of each class as can be.
 
+    Those with slices of both classes come before the others: where a class has few patients, it is
+    they who must lie in different folds.
+
     Returns
     -------
     int64, shape (n,)
@@ -86,12 +89,15 @@ def folds_of(patient: Ints, used: Bools, folds: int, seed: int) -> Ints:
     sizes = np.stack([np.bincount(of, weights=w, minlength=len(people)) for w in (used, ~used)])
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(people))
-    order = order[np.argsort(-sizes.sum(0)[order], kind="stable")]
+    both = (sizes > 0).all(0)
+    order = order[np.lexsort((-sizes.sum(0)[order], ~both[order]))]
     filled, fold = np.zeros((2, folds)), np.empty(len(people), np.int64)
     for one in order:
-        # the fold that has least of what this patient has most of
+        # a fold that lacks a class this patient has; then the one that has least of what this
+        # patient has most of
         kind = int(np.argmax(sizes[:, one]))
-        fold[one] = np.lexsort((filled.sum(0), filled[kind]))[0]
+        brings = ((filled == 0) & (sizes[:, [one]] > 0)).sum(0)
+        fold[one] = np.lexsort((filled.sum(0), filled[kind], -brings))[0]
         filled[:, fold[one]] += sizes[:, one]
     if (filled == 0).any():
         raise ValueError(
