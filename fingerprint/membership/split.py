@@ -89,7 +89,7 @@ def folds_of(patient: Ints, used: Bools, folds: int, seed: int) -> Ints:
     sizes = np.stack([np.bincount(of, weights=w, minlength=len(people)) for w in (used, ~used)])
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(people))
-    both = (sizes > 0).all(0)
+    both: Bools = np.asarray((sizes > 0).all(0), bool)
     order = order[np.lexsort((-sizes.sum(0)[order], ~both[order]))]
     filled, fold = np.zeros((2, folds)), np.empty(len(people), np.int64)
     for one in order:
