@@ -150,14 +150,15 @@ def _truth(task: Task, corpora: Mapping[str, Path], key: Key) -> dict[str, bool]
     """
     if task.labels is None or UNKNOWN not in corpora:
         return None
-    names = names_of(task.test[UNKNOWN], key)
     there = store.open_corpus(corpora[UNKNOWN]).label("token").tolist()
-    missing = [name for name in there if Path(names[name]).stem not in task.labels]
-    if missing:
+    said = {of: task.label(name) for of, name in _names(task.test[UNKNOWN], there, key).items()}
+    out = {of: label for of in there if (label := said[of]) is not None}
+    if len(out) < len(there):
         raise ValueError(
-            f"TEST: labels.csv of task {task.name} lacks {len(missing)} of {len(there)} slices"
+            f"TEST: labels.csv of task {task.name} lacks {len(there) - len(out)} of "
+            f"{len(there)} slices"
         )
-    return {name: task.labels[Path(names[name]).stem] for name in there}
+    return out
 
 
 def submit(job: MembershipJob, found: list[Task], key_file: Path | None) -> None:

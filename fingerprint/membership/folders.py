@@ -47,8 +47,8 @@ class Task:
     name : str
     dev, test : mapping of role to Path
         Folders that hold at least one file.
-    labels : mapping of file name, without its ending, to bool; or None
-        What ``labels.csv`` says of the slices of TEST.
+    labels : mapping of name to bool; or None
+        What ``labels.csv`` says of the slices of TEST, by the names that stand there; see `label`.
     """
 
     name: str
@@ -60,6 +60,11 @@ class Task:
     def asked(self) -> tuple[str, ...]:
         """Roles of the slices of TEST that are asked about."""
         return tuple(role for role in (USED, NOT_USED, UNKNOWN) if role in self.test)
+
+    def label(self, name: str) -> bool | None:
+        """Return what ``labels.csv`` says of a file, whole or without what follows its last dot."""
+        labels = self.labels or {}
+        return labels.get(name, labels.get(Path(name).stem))
 
 
 def tasks(dev: Path, test: Path, names: Names = Names()) -> list[Task]:  # noqa: B008 - frozen
@@ -160,7 +165,11 @@ def _labels(folder: Path) -> dict[str, bool] | None:
                 continue  # an empty line; a header
             if len(row) != 2 or row[1].strip() not in KNOWN:
                 raise ValueError(f"TEST: {path}, line {number}: a name and 1 or 0 are needed")
-            out[Path(row[0].strip()).stem] = KNOWN[row[1].strip()]
+            name, label = row[0].strip(), KNOWN[row[1].strip()]
+            if out.setdefault(name, label) != label:
+                raise ValueError(
+                    f"TEST: {path}, line {number}: this name has the other label above"
+                )
     return out
 
 
