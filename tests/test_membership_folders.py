@@ -47,9 +47,12 @@ def test_names_may_be_paths_and_labels_lie_beside(tmp_path: Path) -> None:
     (tmp_path / "test" / "labels.csv").write_text("name,label\na.png,1\nb,0\n")
     names = Names("made", "real/used", "real/not_used", "real/unknown")
     (one,) = tasks(tmp_path / "dev", tmp_path / "test", names)
-    assert one.labels == {"a": True, "b": False}
+    assert (one.label("a.png"), one.label("b.png"), one.label("c.png")) == (True, False, None)
     (tmp_path / "test" / "labels.csv").write_text("a,1\nb,maybe\n")
     with pytest.raises(ValueError, match="line 2: a name and 1 or 0"):
+        tasks(tmp_path / "dev", tmp_path / "test", names)
+    (tmp_path / "test" / "labels.csv").write_text("a.1.png,1\na.1.png,0\n")
+    with pytest.raises(ValueError, match="line 2: this name has the other label above"):
         tasks(tmp_path / "dev", tmp_path / "test", names)
 
 
