@@ -6,6 +6,7 @@ Training and samples are kept in a folder, and are not made twice.
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from dataclasses import dataclass
@@ -74,9 +75,12 @@ def small(images: Images, px: int) -> Grey:
 
 
 def _read(path: Path) -> Grey:
+    data = io.BytesIO(path.read_bytes())
     try:
-        with np.load(path, allow_pickle=False) as held:
-            images: Grey = held["images"]
-    except (zipfile.BadZipFile, ValueError, KeyError) as error:
+        with zipfile.ZipFile(data) as held:
+            # the whole of it, so that its checksum is looked at: a changed head may ask for less
+            whole = held.read("images.npy")
+        images: Grey = np.load(io.BytesIO(whole), allow_pickle=False)
+    except (zipfile.BadZipFile, EOFError, KeyError, RuntimeError, ValueError) as error:
         raise Damaged(f"{path.name} is not as it was written; remove it and run again") from error
     return images
