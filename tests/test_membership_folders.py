@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fingerprint.membership.folders import Names, tasks
+from fingerprint import membership_run
+from fingerprint.corpus.identity import Key, token
+from fingerprint.membership.folders import Names, Task, tasks
 from fingerprint.membership.split import folds_of, grouped
 from fingerprint.membership.submission import written
 
@@ -54,6 +57,29 @@ def test_names_may_be_paths_and_labels_lie_beside(tmp_path: Path) -> None:
     (tmp_path / "test" / "labels.csv").write_text("a.1.png,1\na.1.png,0\n")
     with pytest.raises(ValueError, match="line 2: this name has the other label above"):
         tasks(tmp_path / "dev", tmp_path / "test", names)
+
+
+def test_labels_are_of_slices_also_where_a_file_holds_several(
+    tmp_path: Path, key: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "stack#0,1\nstack#1.npy,0\nalone,1\n"
+    made(tmp_path / "dev", *DEV)
+    made(tmp_path / "test", "generated", "real_unknown")
+    (tmp_path / "test" / "labels.csv").write_text(text)
+    (one,) = tasks(tmp_path / "dev", tmp_path / "test")
+    unknown = one.test["unknown"]
+    (unknown / "a.png").rename(unknown / "alone.png")
+    np.save(unknown / "stack.npy", np.zeros((2, 8, 8), np.uint8))
+    files = {path.name: of for of, path in membership_run._files(unknown, key)}
+    several = [token(key, f"{files['stack.npy']}#{k}") for k in range(2)]
+    tokens = np.array([several[1], files["alone.png"], several[0]], object)
+    sealed = SimpleNamespace(label=lambda name: tokens)
+    monkeypatch.setattr(membership_run.store, "open_corpus", lambda path: sealed)
+    found = membership_run._truth(one, {"unknown": tmp_path}, key)
+    assert found == dict(zip(tokens, (False, True, True), strict=True))
+    fewer = Task(one.name, one.dev, one.test, {"stack#0": True})
+    with pytest.raises(ValueError, match="labels.csv of task task lacks 2 of 3 slices"):
+        membership_run._truth(fewer, {"unknown": tmp_path}, key)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from clef import noised, slices_of
 from skimage.feature import local_binary_pattern
 
 from fingerprint.ledger import Damaged
+from fingerprint.measure.pixel_features import BINS, PATTERNS
 from fingerprint.measure.structural import three_ssim
 from fingerprint.membership import Dev, Real, describe
 from fingerprint.membership.shadow import Shadow
@@ -40,6 +42,45 @@ def test_patterns_are_those_of_each_scale_and_do_not_turn(rng: np.random.Generat
         lbp(image[:, :5])
 
 
+def at(image: np.ndarray, y: float, x: float) -> float:
+    """Return the grey level between pixels, bilinear; 0 outside the image."""
+
+    def pixel(i: int, j: int) -> float:
+        inside = 0 <= i < image.shape[0] and 0 <= j < image.shape[1]
+        return float(image[i, j]) if inside else 0.0
+
+    i, j = math.floor(y), math.floor(x)
+    dy, dx = y - i, x - j
+    above = (1 - dx) * pixel(i, j) + dx * pixel(i, j + 1)
+    below = (1 - dx) * pixel(i + 1, j) + dx * pixel(i + 1, j + 1)
+    return (1 - dy) * above + dy * below
+
+
+def pattern(image: np.ndarray, y: int, x: int, points: int, radius: int) -> int:
+    """Return how many points of the circle are not darker; points + 1 if they change often."""
+    signs = []
+    for k in range(points):
+        angle = 2 * math.pi * k / points
+        # a point that is a pixel is that pixel
+        dy, dx = round(-radius * math.sin(angle), 5), round(radius * math.cos(angle), 5)
+        signs.append(at(image, y + dy, x + dx) >= image[y, x])
+    changes = sum(a != b for a, b in zip(signs, [*signs[1:], signs[0]], strict=True))
+    return sum(signs) if changes <= 2 else points + 1
+
+
+def test_patterns_are_their_definition_pixel_by_pixel() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (2, 11, 11), dtype=np.uint8)
+    for image, found in zip(images, lbp(images), strict=True):
+        for (points, radius), part in zip(
+            PATTERNS, np.split(found, np.cumsum(BINS)[:-1]), strict=True
+        ):
+            truth = np.zeros(points + 2)
+            for y in range(11):
+                for x in range(11):
+                    truth[pattern(image, y, x, points, radius)] += 1
+            np.testing.assert_allclose(part, truth / 121, atol=1e-12)
+
+
 def test_the_classifier_is_as_the_method_states(rng: np.random.Generator) -> None:
     a, b = rng.normal(0, 1, (60, 4)), rng.normal(3, 1, (30, 4))
     svc = machine(a, b, "rbf")[-1]
@@ -61,6 +102,28 @@ def test_a_shadow_is_trained_once_and_its_images_are_kept(tmp_path: Path) -> Non
     kept.write_bytes(kept.read_bytes()[:-40])
     with pytest.raises(Damaged, match="not as it was written"):
         one.images(slices)
+
+
+def test_a_changed_bit_of_kept_images_is_noticed(tmp_path: Path) -> None:
+    one, slices = shadow(tmp_path, "a"), slices_of(range(3))
+    images = one.images(slices)
+    (kept,) = one.folder.glob("made-*.npz")
+    whole, rng, named = kept.read_bytes(), np.random.default_rng(1), 0
+    kept.write_bytes(b"")
+    with pytest.raises(Damaged, match=f"{kept.name} is not as it was written"):
+        one.images(slices)
+    ends = [*range(300), *range(len(whole) - 150, len(whole))]  # heads and directory of the file
+    for place in [*ends, *rng.integers(300, len(whole), 40)]:
+        changed = bytearray(whole)
+        changed[place] ^= 1 << rng.integers(8)
+        kept.write_bytes(changed)
+        try:
+            found = one.images(slices)
+        except Damaged:
+            named += 1
+        else:  # a date, a flag that nobody reads
+            np.testing.assert_array_equal(found, images)
+    assert named > 200
 
 
 def test_the_papers_classifier_never_sees_the_images_in_question(tmp_path: Path) -> None:
