@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from fingerprint.corpus.clusters import THRESHOLD, clusters
 
 FINER = (THRESHOLD, 0.97, 0.98, 0.99, 0.995)
-EQUAL = 1.0  # only slices that are the same picture
 MOST = 0.5  # share of a class in one group, above which groups are made finer
 
 Ints = NDArray[np.int64]
