@@ -267,7 +267,11 @@ def rated(
     Row
         ``value`` is None where a metric is undefined, and ``reason`` says why.
     """
-    drawn = draws(scores, called, used, patient, seed=seed)
+    return row_of(draws(scores, called, used, patient, seed=seed), scores, called, used)
+
+
+def row_of(drawn: Mapping[str, Floats], scores: Floats, called: Bools, used: Bools) -> Row:
+    """Return `rated` of what `draws` gave for the same slices."""
     once = _metrics(scores, called, used, np.ones((1, len(scores))))
     return {name: told(float(once[name][0]), values, used, name) for name, values in drawn.items()}
 

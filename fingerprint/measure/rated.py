@@ -103,13 +103,13 @@ def _rate(
 ) -> None:
     if side.used is None:
         return
-    what = (row.scores, row.called, side.used, side.patient)
-    told: Told = dict(classify.rated(*what, seed=seed)) | {"threshold": row.threshold}
+    what = (row.scores, row.called, side.used)
+    out.draws[name][key] = drawn = classify.draws(*what, side.patient, seed=seed)
+    told: Told = dict(classify.row_of(drawn, *what)) | {"threshold": row.threshold}
     out.metrics[name][key] = told | ({"arm": arm} if arm else {})
     c = classify.confusion(row.called, side.used, np.ones((1, len(side.used))))
     counts = {k: int(getattr(c, k)[0]) for k in ("tp", "fp", "tn", "fn")}
     out.confusion[name][key] = counts
-    out.draws[name][key] = classify.draws(*what, seed=seed)
 
 
 def _curve(scores: Floats, used: Bools) -> dict[str, list[float]]:

@@ -7,7 +7,6 @@ every task, on all images of DEV, used and not used alike: it never sees a label
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -26,12 +25,11 @@ from fingerprint.membership_job import MembershipJob, TaskData
 from fingerprint.models import training
 from fingerprint.models.recipe import Recipe
 from fingerprint.models.resuming import WEIGHTS
+from fingerprint.phases.train import word_in
 from fingerprint.search import device
 
 VERSION = 1
 TOLD = "training.json"  # of each model its loss, seconds, digest
-PROGRESS = "progress.json"
-EVERY_S = 2.0
 Named = tuple[str, Shard]
 
 
@@ -83,7 +81,7 @@ def _again(job: MembershipJob, name: str, folder: Path, one: Shard) -> Named:
 
 def train_shadow(shadow: Shadow, slices: Stored) -> tuple[Values, Counts]:
     """Train a shadow generator and draw its images, which lie in its folder."""
-    shadow.images(slices, _watch(shadow.folder))
+    shadow.images(slices, word_in(shadow.folder))
     told = shadow.told | {"device": device.chosen(), "images": len(slices)}
     return {"trained": ledger.as_json(told)}, {"steps": shadow.recipe.steps}
 
@@ -91,22 +89,9 @@ def train_shadow(shadow: Shadow, slices: Stored) -> tuple[Values, Counts]:
 def train_mae(recipe: Recipe, folder: Path, images: Stored) -> tuple[Values, Counts]:
     """Train the masked autoencoder."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = asdict(training.train(small(images, recipe.px), recipe, folder, _watch(folder)))
+    told = asdict(training.train(small(images, recipe.px), recipe, folder, word_in(folder)))
     told |= {"device": device.chosen(), "images": len(images)}
     return {"trained": ledger.as_json(told)}, {"steps": recipe.steps}
-
-
-def _watch(folder: Path) -> training.Watch:
-    """Leave word of how far a training is, now and then."""
-    said = 0.0
-
-    def watch(done: int, planned: int, loss: float) -> None:
-        nonlocal said
-        if done == planned or time.monotonic() - said > EVERY_S:
-            said = time.monotonic()
-            write_json(folder / PROGRESS, {"done": done, "planned": planned, "loss": loss})
-
-    return watch
 
 
 def finish(job: MembershipJob, values: Iterator[Values]) -> None:

@@ -48,6 +48,16 @@ def shard_of(job: StudyJob, point: Point) -> Shard:
 
 def train(path: Path, digest: str, recipe: Recipe, folder: Path) -> tuple[Values, Counts]:
     """Train one generator: ``trained`` says how, its weights lie in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = images_of(opened(path, digest), recipe.px)
+    told = asdict(training.train(images, recipe, folder, word_in(folder))) | {
+        "device": device.chosen()
+    }
+    return {"trained": ledger.as_json(told)}, {"steps": recipe.steps}
+
+
+def word_in(folder: Path) -> training.Watch:
+    """Leave word in a folder, now and then, of how far its training is."""
     said = 0.0
 
     def watch(done: int, planned: int, loss: float) -> None:
@@ -56,10 +66,7 @@ def train(path: Path, digest: str, recipe: Recipe, folder: Path) -> tuple[Values
             said = time.monotonic()
             write_json(folder / PROGRESS, {"done": done, "planned": planned, "loss": loss})
 
-    folder.mkdir(parents=True, exist_ok=True)
-    images = images_of(opened(path, digest), recipe.px)
-    told = asdict(training.train(images, recipe, folder, watch)) | {"device": device.chosen()}
-    return {"trained": ledger.as_json(told)}, {"steps": recipe.steps}
+    return watch
 
 
 def images_of(corpus: store.Corpus, px: int) -> NDArray[np.uint8]:
