@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,9 +23,9 @@ from fingerprint.corpus.source import walk
 from fingerprint.membership.folders import GENERATED, UNKNOWN, Names, Task, tasks
 from fingerprint.membership.submission import written
 from fingerprint.membership_job import DOCUMENT, TEST, MembershipJob, Sets
-from fingerprint.phases import decide
+from fingerprint.phases import decide, shadow
 from fingerprint.report.membership import build
-from fingerprint.run import Ingest, Outcome, leave_report, rebuilt, silent
+from fingerprint.run import Ingest, Outcome, leave_report, rebuilt, silent, steps_shown
 from fingerprint.settings import Settings
 from fingerprint.verify import seal_run
 
@@ -209,7 +210,9 @@ def run_membership(
     """Run the phases and write the submissions; a page is left even when one fails."""
     try:
         for phase in phases.MEMBERSHIP:
-            step(phase, job, execute, watch)
+            trains = phase.name == "shadow" and shadow.steps(job)()[1]
+            with steps_shown(shadow.steps(job), watch) if trains else nullcontext():
+                step(phase, job, execute, watch)
         submit(job, found, key_file)
         seal_run(job.out)
     except BaseException:

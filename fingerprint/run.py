@@ -14,6 +14,7 @@ import html
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from fingerprint.report import build
 from fingerprint.search import correlation, matches
 from fingerprint.settings import Settings
 from fingerprint.verify import MANIFEST, outputs, seal_run
+
+EVERY_S = 2.0  # between two looks at how far trainings are
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,27 @@ def open_run(out: Path | str) -> Run:
 
 def silent(phase: str, done: int, planned: int) -> None:
     """Watch nothing."""
+
+
+@contextmanager
+def steps_shown(steps: Callable[[], tuple[int, int]], watch: phases.Watch) -> Iterator[None]:
+    """Watch how many steps of all trainings are done, of how many: one of them takes hours."""
+    stop = threading.Event()
+
+    def look() -> None:
+        watch("steps", 0, steps()[1])
+        while not stop.wait(EVERY_S):
+            done, planned = steps()
+            if done:  # nothing done says that a phase begins
+                watch("steps", done, planned)
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        looking.join()
 
 
 log = logging.getLogger(__name__)

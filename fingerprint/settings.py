@@ -28,6 +28,7 @@ Generator = Literal["ddpm", "dcgan"]
 Predicts = Literal["noise", "velocity"]
 Method = Literal["similarity", "embedding", "texture", "density", "vcmi", "calibrated"]
 METHODS: tuple[Method, ...] = get_args(Method)
+Enhanced = Literal["plain", "unsharp", "clahe"]
 IMAGES: tuple[str, ...] = get_args(Image)  # score images, METHOD.md, section 3.0
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -207,6 +208,9 @@ class Settings(BaseSettings):
     networks: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="feature networks of paper 002: name=file of weights, or name=file=sha256"
     )
+    enhanced: Annotated[tuple[Enhanced, ...], NoDecode, Field(min_length=1)] = Field(
+        ("plain", "unsharp"), description="how edges are brought out before features are made"
+    )
     mae_px: Annotated[int, Field(ge=32, le=512, multiple_of=16)] = Field(
         64, description="side of the images of the masked autoencoder"
     )
@@ -237,7 +241,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         *("window_hu", "range", "require", "sizes", "ages", "ages_largest", "classes"),
-        *("methods", "networks"),
+        *("methods", "networks", "enhanced"),
         mode="before",
     )
     @classmethod

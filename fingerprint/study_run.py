@@ -5,9 +5,8 @@ The same phases run as a flow; what is done already is not done again.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +18,18 @@ from fingerprint.job import AuditJob, audit_job, digest_of_run, read_run
 from fingerprint.measure import study
 from fingerprint.phases import train
 from fingerprint.report.study import build as study_page
-from fingerprint.run import Ingest, Outcome, Run, leave_report, rebuilt, run_audit, silent
+from fingerprint.run import (
+    Ingest,
+    Outcome,
+    Run,
+    leave_report,
+    rebuilt,
+    run_audit,
+    silent,
+    steps_shown,
+)
 from fingerprint.study_job import DOCUMENT, Point, StudyJob
 from fingerprint.verify import seal_run
-
-EVERY_S = 2.0  # between two looks at how far the generators are
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def run_study(
     try:
         for phase in phases.STUDY:
             trains = phase.name == "train" and job.brought is None
-            with _steps_shown(job, watch) if trains else nullcontext():
+            with steps_shown(partial(train.steps_done, job), watch) if trains else nullcontext():
                 step(phase, job, execute, watch)
         for point in job.sizes:
             audited(job, point, execute, watch, step)
@@ -141,23 +147,3 @@ def rebuild_report(out: Path, *, without_real_images: bool = False) -> tuple[Pat
     """Write the page of a finished or broken study again; see `run.rebuild_report`."""
     write = partial(study_page.build, without_real_images=without_real_images)
     return rebuilt(Study(out), write)
-
-
-@contextmanager
-def _steps_shown(job: StudyJob, watch: phases.Watch) -> Iterator[None]:
-    """Watch the steps of all generators while they train: a shard of them takes hours."""
-    stop = threading.Event()
-
-    def look() -> None:
-        _, planned = train.steps_done(job)
-        watch("steps", 0, planned)
-        while not stop.wait(EVERY_S):
-            watch("steps", *train.steps_done(job))
-
-    looking = threading.Thread(target=look, daemon=True)
-    looking.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        looking.join()

@@ -376,6 +376,13 @@ def test_masks_of_a_picture_belong_to_the_slice_and_bad_input_is_named(loaded) -
 # -- the published encoder -------------------------------------------------------------------------
 
 
+def test_the_published_file_is_an_encoder_and_cannot_rebuild_a_slice_e21() -> None:
+    parts = (Autoencoder(32, 64), masked.Encoder(64, 1, 1, 2, 3))  # ours, and as published
+    ours, published = ({name.split(".")[0] for name in of.state_dict()} for of in parts)
+    assert {"pixels", "mask_token"} <= ours
+    assert not {"pixels", "mask_token"} & published
+
+
 def test_a_published_file_has_its_tensors_one_level_down(tmp_path, monkeypatch) -> None:
     def small() -> masked.Encoder:
         return masked.Encoder(64, 1, 1, 2, 3)

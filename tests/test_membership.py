@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ import pandas as pd
 import pytest
 
 from fingerprint.measure import chosen, classify
-from fingerprint.membership import Dev, Real, methods
+from fingerprint.membership import Dev, Membership, Real, methods
 from fingerprint.membership.calibrated import Calibrated
 from fingerprint.membership.density import Density
+from fingerprint.membership.embedding import Embedding
+from fingerprint.membership.shadow import Shadow
 from fingerprint.membership.similarity import Noise, Similarity
 from fingerprint.membership.split import folds_of
+from fingerprint.membership.texture import Texture
 from fingerprint.membership.vcmi import Vcmi
+from fingerprint.membership_job import TEST
+from fingerprint.models.recipe import Recipe
 from fingerprint.settings import METHODS, Settings
 from fingerprint.verify import verify
 from flows.cli import run as command
@@ -226,16 +232,29 @@ def test_a_killed_run_leaves_a_page_and_goes_on(tmp_path: Path, monkeypatch) -> 
 # -- chance
 
 
-CHEAP = {
+def untrained(images: np.ndarray) -> np.ndarray:
+    """Return features of a network of one layer that nobody has trained."""
+    weights = np.random.default_rng(1).normal(size=(images[0].size, 32))
+    return np.maximum(images.reshape(len(images), -1) / 255.0 @ weights, 0).astype(np.float32)
+
+
+CHEAP: dict[str, Membership] = {
     "similarity": Similarity(noise=(Noise(),)),
+    "embedding": Embedding({"untrained": untrained}),
     "density": Density(),
     "vcmi": Vcmi(),
     "calibrated": Calibrated(Settings(pose=False)),
 }
 
 
-def unrelated(seed: int) -> dict[str, float]:
-    """Return kappa of every cheap method on TEST where nobody who is asked about was used."""
+def texture_in(folder: Path) -> Texture:
+    how = {"generator": "dcgan", "px": 32, "steps": 40, "batch": 2, "learning_rate": 2e-4}
+    recipe = Recipe(**how, width=8, ema=0.0, seed=1)
+    return Texture(*(Shadow(recipe, folder / name, 40) for name in ("shadow", "same")))
+
+
+def unrelated(seed: int, makers: Mapping[str, Callable[[str], Membership]]) -> dict[str, float]:
+    """Return kappa of some methods on TEST where nobody who is asked about was used."""
     rng = np.random.default_rng(seed)
     people = rng.permutation(clef.PEOPLE)
     slices = [clef.slices_of([int(p)]) for p in people]
@@ -247,32 +266,53 @@ def unrelated(seed: int) -> dict[str, float]:
     fold, theirs = folds_of(who, mine, 2, seed), np.repeat(used[14], 4)
     asked_of = np.concatenate([slices[p] for p in test])
     out = {}
-    for name, method in CHEAP.items():
+    for name, made in makers.items():
 
-        def scored(method=method, teach=None, asked=None):
+        def scored(part, made=made, teach=None, asked=None):
             known = Dev(
                 generated, Real(images[mine & teach], who), Real(images[~mine & teach], who)
             )
-            return method.fit(known)(asked, generated, images[~mine & teach], seed=seed)
+            scorer = made(f"{seed}-{part}").fit(known)
+            return scorer(asked, generated, images[~mine & teach], seed=seed)
 
-        parts = [scored(teach=fold != k, asked=images[fold == k]) for k in (0, 1)]
+        parts = [scored(k, teach=fold != k, asked=images[fold == k]) for k in (0, 1)]
         table = {arm: np.empty(len(images)) for arm in parts[0]}
         for arm, row in table.items():
             for k in (0, 1):
                 row[fold == k] = parts[k][arm]
         side = chosen.Side({f"{name}/{a}": row for a, row in table.items()}, mine, who, fold)
         arm, row = chosen.of_method(side, list(side.scores))
-        told = scored(teach=np.ones(len(mine), bool), asked=asked_of)[arm.split("/", 1)[1]]
+        told = scored(TEST, teach=np.ones(len(mine), bool), asked=asked_of)[arm.split("/", 1)[1]]
         c = classify.confusion(told >= row.threshold, theirs, np.ones((1, len(theirs))))
         out[name] = float(classify.kappa(c)[0])
     return out
 
 
-def test_an_unrelated_generator_tells_nothing_in_the_mean_of_twenty_seeds() -> None:
-    found = [unrelated(seed) for seed in range(20)]
-    for name in CHEAP:
+def nothing_is_told(makers: Mapping[str, Callable[[str], Membership]]) -> None:
+    found = [unrelated(seed, makers) for seed in range(20)]
+    for name in makers:
         kappa = np.nan_to_num([one[name] for one in found])
         assert abs(kappa.mean()) <= 3 * kappa.std(ddof=1) / np.sqrt(len(kappa)) + 1e-9, name
+
+
+def test_an_unrelated_generator_tells_nothing_in_the_mean_of_twenty_seeds() -> None:
+    nothing_is_told({name: lambda _, method=method: method for name, method in CHEAP.items()})
+
+
+@pytest.mark.slow  # six trainings for each seed
+def test_nor_does_it_tell_a_trained_shadow_anything(tmp_path: Path) -> None:
+    nothing_is_told({"texture": lambda part: texture_in(tmp_path / part)})
+
+
+def test_which_features_are_made_is_a_setting(tmp_path: Path) -> None:
+    asked = Settings(enhanced="clahe", networks=["vgg16=/w/a.pth"])
+    assert asked.enhanced == ("clahe",)
+    ours, default = (
+        methods.Method("embedding", s, 64, tmp_path).depends for s in (asked, Settings())
+    )
+    assert ours["enhanced"] != default["enhanced"]
+    with pytest.raises(ValueError, match="enhanced"):
+        Settings(enhanced=("sharp",))
 
 
 def test_shuffled_labels_tell_nothing(rng: np.random.Generator) -> None:

@@ -1,4 +1,7 @@
-"""Papers 001 to 003: what their tables say, and pins E01, E12 and E15 to E26, named by their id."""
+"""Papers 001 to 003: what their tables say, and pins E01, E12 and E15 to E25, named by their id.
+
+E21 is in test_mae.py, E26 in test_texture.py.
+"""
 
 from __future__ import annotations
 

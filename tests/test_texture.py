@@ -90,6 +90,13 @@ def test_the_classifier_is_as_the_method_states(rng: np.random.Generator) -> Non
     assert abs(np.mean(same) - 0.5) < 0.1
 
 
+def test_two_kinds_of_generator_are_told_apart_whatever_they_were_trained_on_e26() -> None:
+    ours, theirs = slices_of(range(8)), slices_of(range(8, 16))
+    same, of_same, of_others = noised(ours, 1, 12), noised(ours, 2, 3), noised(theirs, 1, 12)
+    assert told_apart(lbp(same), lbp(of_same), "rbf", seed=1) > 0.95  # one training set, two kinds
+    assert told_apart(lbp(same), lbp(of_others), "rbf", seed=1) < 0.75  # two sets, one kind
+
+
 def test_a_shadow_is_trained_once_and_its_images_are_kept(tmp_path: Path) -> None:
     one, slices = shadow(tmp_path, "a"), slices_of(range(3))
     images = one.images(slices)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,11 +18,13 @@ import pytest
 import torch
 from generators import blobs, quick
 
+from fingerprint import run
 from fingerprint.ledger import Damaged, digest_of_file
 from fingerprint.models import checkpoint, resuming, sampling, training
 from fingerprint.models.recipe import Recipe, chance, recipe_of
 from fingerprint.models.sampling import TOGETHER, sample
 from fingerprint.models.training import Trained, snapshot, train
+from fingerprint.phases.train import steps_in, word_in
 
 pytest.importorskip("diffusers", reason="the study extra is not installed")
 pytest.importorskip("safetensors", reason="the study extra is not installed")
@@ -437,3 +440,22 @@ def test_without_the_extra_the_command_that_installs_it_is_named(
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'fingerprint\[study\]'"):
         train(blobs(2), quick(generator), tmp_path)
+
+
+def test_steps_of_several_trainings_are_watched_while_they_run(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(run, "EVERY_S", 0.001)
+    folders = [tmp_path / name for name in ("one", "two", "not begun")]
+    for folder in folders[:2]:
+        folder.mkdir()
+        word_in(folder)(3, 10, 0.5)
+    said: list[tuple[str, int, int]] = []
+    looked = threading.Event()
+
+    def watch(*word: object) -> None:
+        said.append(word)
+        if len(said) > 1:
+            looked.set()
+
+    with run.steps_shown(lambda: (steps_in(folders), 30), watch):
+        assert looked.wait(30)
+    assert said[:2] == [("steps", 0, 30), ("steps", 6, 30)]

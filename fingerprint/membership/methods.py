@@ -170,7 +170,7 @@ def _embedding(m: Method) -> Embedding:
         made = network_of(encoders.load(name, path, digest))
     else:
         name, made = MAE, network_of(mae.load(m.folder.parent / MAE / WEIGHTS, m.mae))
-    return Embedding({name: made}, top=m.settings.top_images)
+    return Embedding({name: made}, m.settings.enhanced, m.settings.top_images)
 
 
 def _texture(m: Method) -> Texture:
@@ -209,7 +209,7 @@ _POSE = (
 )
 MATTERS: dict[str, tuple[str, ...]] = {
     "similarity": ("compare_px", "top_images", "noise", "seed"),
-    "embedding": ("top_images", "networks"),
+    "embedding": ("top_images", "networks", "enhanced"),
     "texture": (
         *("networks", "shadow_px", "shadow_steps", "shadow_width", "shadow_images", "seed"),
         *("same_kind", "same_kind_width"),

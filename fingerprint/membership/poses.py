@@ -32,6 +32,7 @@ from fingerprint.settings import IMAGES, Settings
 
 MID, THUMB = 128, 32
 QUERIES = 16  # posed at a time
+SCREENED = 4096  # images that a slice meets at all its poses at a time
 HIGHPASS = IMAGES.index("highpass")
 LARGEST = 1 - 1e-9  # r beyond which z says no more: a copy, bit for bit
 LEAST = -1.0  # r of a pair without an answer
@@ -41,17 +42,22 @@ Grey = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Searched:
-    """A set of images, ready to be searched: screens (n, 384) int8, mids (n, 128, 128)."""
+    """A set of images, ready to be searched: 17 kB each.
+
+    Attributes
+    ----------
+    mids : uint8, shape (n, 128, 128)
+    screens : int8, shape (n, 384)
+    """
 
     mids: Grey
     screens: NDArray[np.int8]
-    contrast: Tensor  # (n, 16384) float32: high-pass images of mean 0 and length 1
 
 
 def searched(images: Images) -> Searched:
     """Prepare a set of images; smaller ones are enlarged."""
     mids = mids_of(images)
-    return Searched(mids, inside(screen_of(fit(mids, THUMB, 0)[0])), _contrast(mids))
+    return Searched(mids, inside(screen_of(fit(mids, THUMB, 0)[0])))
 
 
 def mids_of(images: Images) -> Grey:
@@ -64,6 +70,7 @@ def mids_of(images: Images) -> Grey:
 
 
 def _contrast(mids: Grey) -> Tensor:
+    """Return high-pass images of mean 0 and length 1, float32 (n, 16384)."""
     flat = torch.from_numpy(highpass(mids).astype(np.float32)).flatten(1)
     flat = flat - flat.mean(1, keepdim=True)
     return flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-6)
@@ -86,7 +93,7 @@ def best_z(asked: Searched, images: Searched, settings: Settings, *, keep: int) 
         Of the high-pass image at the best pose, registered; a constant image has the lowest.
     """
     k = min(keep, len(images.mids))
-    stored = _stored(asked.contrast, images.contrast)
+    stored = _stored(asked.mids, images.mids)
     if not settings.pose:
         return _z(-np.sort(-stored, axis=1)[:, :k])
     grid, out = pose.grid_of(settings), np.empty((len(asked.mids), k))
@@ -105,12 +112,16 @@ def best_z(asked: Searched, images: Searched, settings: Settings, *, keep: int) 
     return _z(out)
 
 
-def _stored(asked: Tensor, images: Tensor) -> Floats:
+def _stored(asked: Grey, images: Grey) -> Floats:
     """Return r of all pairs as they are stored, float64 (n, m); without contrast the lowest."""
-    r = (asked @ images.T).double()
-    r[~asked.any(1)] = LEAST
-    r[:, ~images.any(1)] = LEAST
-    return np.asarray(r.numpy(), np.float64)
+    mine, parts = _contrast(asked).double(), []
+    for block in blocks(images):
+        made = _contrast(block).double()
+        r = mine @ made.T
+        r[~mine.any(1)] = LEAST
+        r[:, ~made.any(1)] = LEAST
+        parts.append(r.numpy())
+    return np.concatenate(parts, axis=1)
 
 
 def _z(r: Floats) -> Floats:
@@ -121,11 +132,16 @@ def _screened(
     rows: NDArray[np.int8], images: Searched, grid: pose.Grid, stored: Floats, keep: int
 ) -> tuple[NDArray[np.int64], Floats]:
     """Return the images most similar at any pose or as stored, rising, and their best poses."""
-    product = int8_product(torch.from_numpy(images.screens), torch.from_numpy(rows)).numpy()
+    best, at = np.empty(len(images.mids)), np.empty(len(images.mids), np.int64)
+    for first in range(0, len(best), SCREENED):
+        some = slice(first, first + SCREENED)
+        product = int8_product(torch.from_numpy(images.screens[some]), torch.from_numpy(rows))
+        most = product.max(1)
+        best[some], at[some] = most.values.numpy(), most.indices.numpy()
     lengths = np.sqrt((images.screens.astype(np.float64) ** 2).sum(1))
-    r = product.max(1) / np.where(lengths > 0, lengths, np.inf)
+    r = best / np.where(lengths > 0, lengths, np.inf)
     near = np.union1d(refine.best_of(r, keep), refine.best_of(stored, keep))
-    return near, grid.poses[product[near].argmax(1)]
+    return near, grid.poses[at[near]]
 
 
 def _closely(query: Grey, images: Grey, starts: Floats, limits: Limits) -> Floats:

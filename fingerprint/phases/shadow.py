@@ -7,8 +7,8 @@ every task, on all images of DEV, used and not used alike: it never sees a label
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,30 @@ from fingerprint.membership.stored import Stored, whole
 from fingerprint.membership_job import MembershipJob, TaskData
 from fingerprint.models import training
 from fingerprint.models.recipe import Recipe
-from fingerprint.models.resuming import WEIGHTS
-from fingerprint.phases.train import word_in
+from fingerprint.phases import train
 from fingerprint.search import device
 
 VERSION = 1
 TOLD = "training.json"  # of each model its loss, seconds, digest
-Named = tuple[str, Shard]
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One model: what it is called, where it lies, in how many steps, and its shard."""
+
+    name: str
+    folder: Path
+    steps: int
+    shard: Shard
 
 
 def plan(job: MembershipJob) -> list[Shard]:
     """Cut by model: trained side by side."""
-    return [shard for _, shard in _named(job)]
+    return [one.shard for one in _trainings(job)]
 
 
-def _named(job: MembershipJob) -> list[Named]:
-    out: list[Named] = []
+def _trainings(job: MembershipJob) -> list[_Training]:
+    out: list[_Training] = []
     for task in job.tasks:
         if "texture" in job.settings.methods:
             out += [one for part in task.parts for one in _shadows(job, task, part)]
@@ -53,7 +61,7 @@ def has_mae(job: MembershipJob) -> bool:
     return "embedding" in job.settings.methods and job.settings.mae_steps > 0
 
 
-def _shadows(job: MembershipJob, task: TaskData, part: str) -> Iterator[Named]:
+def _shadows(job: MembershipJob, task: TaskData, part: str) -> Iterator[_Training]:
     slices, folder = task.question(part).control, job.models(task, part)
     made = (methods.shadow, methods.same_kind)
     for shadow in (make(job.settings, task.px, folder) for make in made):
@@ -61,27 +69,31 @@ def _shadows(job: MembershipJob, task: TaskData, part: str) -> Iterator[Named]:
             continue
         depends = {"slices": slices.digest, "recipe": asdict(shadow.recipe), "n": shadow.count}
         one = ledger.shard("shadow", VERSION, depends, train_shadow, shadow, slices)
-        yield _again(job, f"{task.sets.name}/{part}/{shadow.folder.name}", shadow.folder, one)
+        train.forget_unless_kept(job.ledger, one, shadow.folder)
+        name = f"{task.sets.name}/{part}/{shadow.folder.name}"
+        yield _Training(name, shadow.folder, shadow.recipe.steps, one)
 
 
-def _mae(job: MembershipJob, task: TaskData) -> Named:
+def _mae(job: MembershipJob, task: TaskData) -> _Training:
     recipe, folder = methods.mae_recipe(job.settings, task.px), job.models(task, methods.MAE)
     corpora = task.corpora["dev"]
     images = whole([corpora[GENERATED], *(corpora[r] for r in corpora if r != GENERATED)], task.px)
     depends = {"images": images.digest, "recipe": asdict(recipe)}
     one = ledger.shard("shadow", VERSION, depends, train_mae, recipe, folder, images)
-    return _again(job, f"{task.sets.name}/{methods.MAE}", folder, one)
+    train.forget_unless_kept(job.ledger, one, folder)
+    return _Training(f"{task.sets.name}/{methods.MAE}", folder, recipe.steps, one)
 
 
-def _again(job: MembershipJob, name: str, folder: Path, one: Shard) -> Named:
-    if not (folder / WEIGHTS).exists():  # removed since: trained again
-        ledger.path_of(job.ledger, one).unlink(missing_ok=True)
-    return name, one
+def steps(job: MembershipJob) -> Callable[[], tuple[int, int]]:
+    """Return what says how many steps all models have made, of how many; for a bar."""
+    all_of_them = _trainings(job)
+    planned = sum(one.steps for one in all_of_them)
+    return lambda: (train.steps_in(one.folder for one in all_of_them), planned)
 
 
 def train_shadow(shadow: Shadow, slices: Stored) -> tuple[Values, Counts]:
     """Train a shadow generator and draw its images, which lie in its folder."""
-    shadow.images(slices, word_in(shadow.folder))
+    shadow.images(slices, train.word_in(shadow.folder))
     told = shadow.told | {"device": device.chosen(), "images": len(slices)}
     return {"trained": ledger.as_json(told)}, {"steps": shadow.recipe.steps}
 
@@ -89,14 +101,14 @@ def train_shadow(shadow: Shadow, slices: Stored) -> tuple[Values, Counts]:
 def train_mae(recipe: Recipe, folder: Path, images: Stored) -> tuple[Values, Counts]:
     """Train the masked autoencoder."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = asdict(training.train(small(images, recipe.px), recipe, folder, word_in(folder)))
+    told = asdict(training.train(small(images, recipe.px), recipe, folder, train.word_in(folder)))
     told |= {"device": device.chosen(), "images": len(images)}
     return {"trained": ledger.as_json(told)}, {"steps": recipe.steps}
 
 
 def finish(job: MembershipJob, values: Iterator[Values]) -> None:
     """Keep what every training said."""
-    names = [name for name, _ in _named(job)]
+    names = [one.name for one in _trainings(job)]
     told = [json.loads(bytes(np.asarray(value["trained"]))) for value in values]
     write_json(job.out / TOLD, dict(zip(names, told, strict=True)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,14 @@ def shard_of(job: StudyJob, point: Point) -> Shard:
     depends = {"cohort": cohort.digest, "recipe": asdict(recipe)}
     folder = job.model(point.name)
     one = ledger.shard("train", VERSION, depends, train, cohort.path, cohort.digest, recipe, folder)
-    if not (folder / WEIGHTS).exists():  # removed since: trained again
-        ledger.path_of(job.ledger, one).unlink(missing_ok=True)
+    forget_unless_kept(job.ledger, one, folder)
     return one
+
+
+def forget_unless_kept(kept: Path, one: Shard, folder: Path) -> None:
+    """Let a training be done again if its weights were removed since."""
+    if not (folder / WEIGHTS).exists():
+        ledger.path_of(kept, one).unlink(missing_ok=True)
 
 
 def train(path: Path, digest: str, recipe: Recipe, folder: Path) -> tuple[Values, Counts]:
@@ -93,10 +98,16 @@ def told(job: StudyJob) -> dict[str, Any]:
 
 def steps_done(job: StudyJob) -> tuple[int, int]:
     """Return how many steps all generators have made, of how many; for a bar, while they train."""
+    done = steps_in(job.model(point.name) for point in job.points)
+    return done, job.settings.train_steps * len(job.points)
+
+
+def steps_in(folders: Iterable[Path]) -> int:
+    """Return how many steps the trainings in some folders have made, by the word they leave."""
     done = 0
-    for point in job.points:
+    for folder in folders:
         try:
-            done += int(json.loads((job.model(point.name) / PROGRESS).read_bytes())["done"])
+            done += int(json.loads((folder / PROGRESS).read_bytes())["done"])
         except (OSError, ValueError, KeyError):
             continue  # it has not begun
-    return done, job.settings.train_steps * len(job.points)
+    return done

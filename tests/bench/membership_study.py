@@ -40,9 +40,9 @@ from fingerprint.settings import METHODS  # noqa: E402
 from flows import chain  # noqa: E402
 
 PX = 64
-SIZES = (6, 24, 96)
-POOL = 240
-STEPS = int(os.environ.get("STEPS", "1500"))
+SIZES = (8, 24, 72)
+POOL = 160
+STEPS = int(os.environ.get("STEPS", "1200"))
 COPY = 0.95
 METRICS = ("auc", "kappa", "tpr_at_fpr_0.1")
 KNOBS: dict[str, Any] = {"mae_steps": 2000, "shadow_px": 64, "same_kind": "dcgan", "seed": 1}
