@@ -88,8 +88,11 @@ def whole(tmp_path_factory):
 
 
 KILLS = [
-    *[("check", 0), ("search", 0), ("search", 2), ("search", 5)],
-    *[("register", 0), ("register", 1), ("report", 0)],
+    *[("search", 2), ("register", 0), ("report", 0)],
+    *[
+        pytest.param(*kill, marks=pytest.mark.slow)
+        for kill in (("check", 0), ("search", 0), ("search", 5), ("register", 1))
+    ],
 ]
 
 
