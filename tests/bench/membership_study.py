@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +42,30 @@ from flows import chain  # noqa: E402
 
 PX = 64
 SIZES = (8, 24, 72)
-POOL = 160
-STEPS = int(os.environ.get("STEPS", "1200"))
 COPY = 0.95
 METRICS = ("auc", "kappa", "tpr_at_fpr_0.1")
-KNOBS: dict[str, Any] = {"mae_steps": 2000, "shadow_px": 64, "same_kind": "dcgan", "seed": 1}
 
 
-def slices() -> tuple[str, np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class How:
+    """How a world is made: steps of its generators, images drawn with each, settings of methods."""
+
+    steps: int = 1200
+    pool: int = 160
+    knobs: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "mae_steps": 2000, "shadow_px": 64, "same_kind": "dcgan", "seed": 1,
+        }
+    )  # fmt: skip
+
+
+def slices(people: int = 80) -> tuple[str, np.ndarray, np.ndarray]:
     """Return the name of the data, slices uint8 (n, PX, PX), and whose each is."""
     if folder := os.environ.get("FINGERPRINT_DATA"):
         data = load(Path(folder))
         pictures = data.kind == 1  # one source, one look: only the patient tells them apart
         return "real slices", fit(data.pixels[pictures], PX, 0)[0], data.group[pictures]
-    images, _ = world(80)
+    images, _ = world(people)
     return "phantoms", fit(images, PX, 0)[0], np.arange(len(images)) // SLICES
 
 
@@ -70,34 +81,36 @@ def dealt(group: np.ndarray, seed: int) -> list[np.ndarray]:
     return [rng.permutation(part) for part in parts]
 
 
-def generated(images: np.ndarray, folder: Path, seed: int) -> np.ndarray:
+def generated(images: np.ndarray, folder: Path, seed: int, how: How) -> np.ndarray:
     """Train a generator on some slices and draw from it."""
     recipe = Recipe(
-        generator="ddpm", px=PX, steps=STEPS, batch=8, learning_rate=2e-3, width=16, ema=0.98,
-        seed=seed, predicts="velocity",
+        generator="ddpm", px=images.shape[-1], steps=how.steps, batch=8, learning_rate=2e-3,
+        width=16, ema=0.98, seed=seed, predicts="velocity",
     )  # fmt: skip
     trained = training.train(images, recipe, folder)
-    return sampling.sample(folder / WEIGHTS, trained.weights, 0, POOL, seed)
+    return sampling.sample(folder / WEIGHTS, trained.weights, 0, how.pool, seed)
 
 
-def world_of(size: int, images: np.ndarray, group: np.ndarray, folder: Path) -> dict[str, Any]:
+def world_of(
+    size: int, images: np.ndarray, group: np.ndarray, folder: Path, how: How = How()
+) -> dict[str, Any]:
     """Make one world and ask every method; return its metrics and how much was learnt by heart."""
     parts = [part[:size] for part in dealt(group, size)]
     copied = []
     for side, used, others in (("dev", *parts[:2]), ("test", *parts[2:])):
-        made = generated(images[used], folder / f"model-{side}", 1 + (side == "test"))
+        made = generated(images[used], folder / f"model-{side}", 1 + (side == "test"), how)
         copied.append(float((nearest(made, images[used])[0] > COPY).mean()))
         save(folder / side / "generated", made, "made")
         save(folder / side / "real_used", images[used])
         save(folder / side / "real_not_used", images[others])
-    return asked(folder) | {"copied": copied, "slices": len(parts[2])}
+    return asked(folder, how) | {"copied": copied, "slices": len(parts[2])}
 
 
-def asked(folder: Path) -> dict[str, Any]:
+def asked(folder: Path, how: How) -> dict[str, Any]:
     """Run every method on a world."""
     began = time.monotonic()
     where = [str(folder / name) for name in ("dev", "test", "out")]
-    chain.membership_of(*where, knobs=KNOBS, how=chain.How("serial"))
+    chain.membership_of(*where, knobs=dict(how.knobs), how=chain.How("serial"))
     found = json.loads((folder / "out" / "metrics.json").read_bytes())
     return found | {"minutes": (time.monotonic() - began) / 60}
 
@@ -119,7 +132,8 @@ def curves(found: Mapping[int, Mapping[str, Any]], metric: str) -> str:
             axes.errorbar(at, value, spread, color=colour, linestyle=dashes, label=name, capsize=2)
         axes.set(xscale="log", xlabel="slices trained on", ylabel=metric.replace("_", " "))
         axes.set_xticks(list(found), [str(n) for n in found])
-        axes.legend(fontsize=8)
+        if axes.containers:  # of few slices nothing may be estimable
+            axes.legend(fontsize=8)
         return _svg(figure, metric)
 
 
@@ -127,7 +141,7 @@ def page(name: str, found: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
     """Yield the lines of the page."""
     yield "# Membership, where the truth is known"
     yield ""
-    yield f"`make study-membership`: {name}, {PX} px; a DDPM of {STEPS:,} steps for every side"
+    yield f"`make study-membership`: {name}, {PX} px; a DDPM of {How.steps:,} steps for every side"
     yield f"of every world; {platform.machine()}, {os.cpu_count()} cores. TEST, 95 % intervals over"
     yield "patients. *Learnt by heart*: share of the images with r > 0.95 to a slice trained on."
     for metric in METRICS:
@@ -156,6 +170,11 @@ def main(path: Path, sizes: tuple[int, ...] = SIZES) -> None:
         for size in sizes:
             found[size] = world_of(size, images, group, Path(folder) / str(size))
             print(size, {m: _cell(found[size][m].get("auc")) for m in METHODS}, flush=True)
+    written(path, name, found)
+
+
+def written(path: Path, name: str, found: Mapping[int, Mapping[str, Any]]) -> None:
+    """Write the page, and its figures beside it."""
     for metric in METRICS:
         (path.parent / f"membership-{metric}.svg").write_text(curves(found, metric))
     path.write_text("\n".join(page(name, found)) + "\n", encoding="utf-8")
