@@ -210,7 +210,7 @@ def run_membership(
     """Run the phases and write the submissions; a page is left even when one fails."""
     try:
         for phase in phases.MEMBERSHIP:
-            trains = phase.name == "shadow" and shadow.steps(job)()[1]
+            trains = phase.name == "shadow"
             with steps_shown(shadow.steps(job), watch) if trains else nullcontext():
                 step(phase, job, execute, watch)
         submit(job, found, key_file)

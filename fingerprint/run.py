@@ -115,12 +115,15 @@ def silent(phase: str, done: int, planned: int) -> None:
 @contextmanager
 def steps_shown(steps: Callable[[], tuple[int, int]], watch: phases.Watch) -> Iterator[None]:
     """Watch how many steps of all trainings are done, of how many: one of them takes hours."""
-    stop = threading.Event()
+    stop, planned = threading.Event(), steps()[1]
+    if not planned:
+        yield
+        return
 
     def look() -> None:
-        watch("steps", 0, steps()[1])
+        watch("steps", 0, planned)
         while not stop.wait(EVERY_S):
-            done, planned = steps()
+            done, _ = steps()
             if done:  # nothing done says that a phase begins
                 watch("steps", done, planned)
 

@@ -10,6 +10,7 @@ A slice is the query, as in an audit: few slices are turned, resized and shifted
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -52,6 +53,12 @@ class Searched:
 
     mids: Grey
     screens: NDArray[np.int8]
+
+    @cached_property
+    def lengths(self) -> Floats:
+        """Lengths of the screens, float64 (n,); infinite where all of one is 0."""
+        lengths = np.sqrt((self.screens.astype(np.float64) ** 2).sum(1))
+        return np.where(lengths > 0, lengths, np.inf)
 
 
 def searched(images: Images) -> Searched:
@@ -138,8 +145,7 @@ def _screened(
         product = int8_product(torch.from_numpy(images.screens[some]), torch.from_numpy(rows))
         most = product.max(1)
         best[some], at[some] = most.values.numpy(), most.indices.numpy()
-    lengths = np.sqrt((images.screens.astype(np.float64) ** 2).sum(1))
-    r = best / np.where(lengths > 0, lengths, np.inf)
+    r = best / images.lengths
     near = np.union1d(refine.best_of(r, keep), refine.best_of(stored, keep))
     return near, grid.poses[at[near]]
 
