@@ -132,8 +132,9 @@ def curves(found: Mapping[int, Mapping[str, Any]], metric: str) -> str:
             axes.errorbar(at, value, spread, color=colour, linestyle=dashes, label=name, capsize=2)
         axes.set(xscale="log", xlabel="slices trained on", ylabel=metric.replace("_", " "))
         axes.set_xticks(list(found), [str(n) for n in found])
+        axes.minorticks_off()
         if axes.containers:  # of few slices nothing may be estimable
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
         return _svg(figure, metric)
 
 
