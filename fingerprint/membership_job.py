@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from fingerprint import ledger
 from fingerprint.corpus import store
 from fingerprint.job import OnDisk, begun, input_of, read_run, write_json
-from fingerprint.membership import Dev, Real, methods
+from fingerprint.membership import Dev, Real, memory, methods
 from fingerprint.membership.folders import GENERATED, NOT_USED, ROLES, UNKNOWN, USED
 from fingerprint.membership.split import Bools, Groups, Ints, folds_of, grouped
 from fingerprint.membership.stored import Stored, taken, whole
@@ -255,6 +255,18 @@ def _complete(task: TaskData) -> None:
     if len(task.test.images) == 0:
         raise ValueError(f"TEST: task {task.sets.name}: no slice that is asked about could be read")
     _ = task.fold  # too few patients: said before the work
+    memory.refuse_more(task.sets.name, _counts(task), task.settings)
+
+
+def _counts(task: TaskData) -> memory.Counts:
+    """Return the counts of the largest question: of TEST, by all of DEV."""
+    dev, test = task.corpora["dev"], task.corpora[TEST]
+    return memory.Counts(
+        max(len(task.dev.images), len(task.test.images)),
+        max(dev[GENERATED].n, test[GENERATED].n),
+        dev[NOT_USED].n,
+        task.px,
+    )
 
 
 def _document(job: MembershipJob) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fingerprint.membership import methods
+from fingerprint.membership import memory, methods
+from fingerprint.membership.folders import Task
 from fingerprint.membership_run import Membership, find
+from fingerprint.search.tiling import BASE_BYTES
 from fingerprint.settings import Settings
 
 
@@ -16,9 +18,10 @@ def of_membership(dev: str, test: str, settings: Settings, cluster: str) -> dict
     Raises
     ------
     ValueError
-        Folders that are no tasks.
+        Folders that are no tasks; a task whose workers would need more than ``memory_gib``.
     """
     told: dict[str, Any] = {"cluster": cluster}
+    needed: list[int] = []
     found = find(Path(dev), Path(test), settings)
     for task in found:
         for side, folders in (("dev", task.dev), ("test", task.test)):
@@ -29,6 +32,7 @@ def of_membership(dev: str, test: str, settings: Settings, cluster: str) -> dict
             sum(_files(task.test[role]) for role in task.asked),
         )
         told[f"pairs.{task.name}"] = generated * asked
+        needed.append(_memory(task, settings))
     parts = settings.folds + 1
     kinds = 2 - (settings.same_kind == "none")
     trained = parts * kinds if "texture" in settings.methods else 0
@@ -38,7 +42,30 @@ def of_membership(dev: str, test: str, settings: Settings, cluster: str) -> dict
     for name in methods.METHODS:
         if why := methods.not_run(name, settings):
             told[f"not run.{name}"] = why
+    told["memory.worker_bytes"] = max(needed)
+    told["memory.worker_limit_bytes"] = int(settings.memory_gib * 2**30)
     return told
+
+
+def _memory(task: Task, settings: Settings) -> int:
+    """Return what a worker needs at most, trainings apart; images are taken to be of `size_px`.
+
+    Raises
+    ------
+    ValueError
+        More than ``memory_gib``.
+    """
+    counts = memory.Counts(
+        max(
+            _files(task.dev["used"]) + _files(task.dev["not_used"]),
+            sum(_files(task.test[role]) for role in task.asked),
+        ),
+        max(_files(side["generated"]) for side in (task.dev, task.test)),
+        _files(task.dev["not_used"]),
+        settings.size_px,
+    )
+    memory.refuse_more(task.name, counts, settings)
+    return BASE_BYTES + max(memory.bytes_needed(counts, settings).values(), default=0)
 
 
 def _files(folder: Path) -> int:

@@ -241,7 +241,10 @@ def _parts(rows: Rows) -> Iterator[Rows]:
 
 def _distances(asked: Rows, rows: Rows) -> Floats:
     """Return distances (n, m): with whole numbers exact up to the root, in whatever order."""
-    return np.asarray(euclidean_distances(asked.astype(np.float64), rows.astype(np.float64)))
+    to = rows.astype(np.float64)
+    return np.concatenate(
+        [euclidean_distances(part.astype(np.float64), to) for part in _parts(asked)]
+    )
 
 
 def _checked(name: str, least: int, **sets: Rows) -> None:

@@ -25,6 +25,7 @@ from fingerprint.settings import METHODS, Settings
 
 # score each slice by itself, and need little of the images for it; features would be made anew
 BANDED = ("similarity", "calibrated")
+BAND = 512  # asked slices of those in one shard
 MAE, SHADOW, SAME_KIND = "mae", "shadow", "same-kind"
 # a step of a DCGAN of two images, as paper 003; the same optimiser
 DCGAN: dict[str, Any] = {"generator": "dcgan", "batch": 2, "learning_rate": 2e-4, "ema": 0.0}

@@ -21,7 +21,7 @@ from sklearn.cluster import KMeans
 
 from fingerprint.corpus.window import fit
 from fingerprint.measure.structural import REACH, Windows, similarity_map, windows
-from fingerprint.membership import Dev, Floats, Images, Scorer, Scores, blocks
+from fingerprint.membership import BLOCK, Dev, Floats, Images, Scorer, Scores, blocks
 from fingerprint.membership.tops import Tops
 from fingerprint.search import device
 
@@ -88,17 +88,19 @@ def scores(how: Vcmi, asked: Images, generated: Images, control: Images, *, seed
     ):
         if len(images) < least:
             raise ValueError(f"scores: {name} must have >= {least} slices, got {len(images)}")
-    mine, others = (_whole(images, how.px) for images in (asked, control))
     tops, hits = Tops.empty((len(asked),), how.top), np.zeros(len(asked))
     for made in _prepared(generated, how.px):
-        similar, beside = ssims(mine, made), ssims(others, made)
+        similar, beside = (_against(images, made, how.px) for images in (asked, control))
         tops, hits = tops.plus(similar), hits + retrievals(similar, beside, how.retrieved)
     best, top = (tops.reduced()[name] for name in ("max", "top"))
     # s(x) first, so that of equals it is chosen: the cuts depend on how many control slices there
     # are, and what DEV adds to them does not carry over to another number
     out = (
         {"nearest": best}
-        | {f"threshold-{name}": best - cut for name, cut in cuts(nearest_others(others)).items()}
+        | {
+            f"threshold-{name}": best - cut
+            for name, cut in cuts(nearest_others(control, how.px)).items()
+        }
         | {
             "retrieval": hits / len(generated),
             "ranking": ranking(best),
@@ -155,13 +157,15 @@ def ssims(x: Windows, y: Windows) -> Floats:
     return np.asarray(torch.stack(rows).cpu().numpy(), np.float64)
 
 
-def nearest_others(images: Windows) -> Floats:
+def nearest_others(images: Images, px: int) -> Floats:
     """Return the largest SSIM of each image with another one, float64 (n,), n >= 2."""
     out = []
-    for i in range(len(images.grey)):
-        row = ssims(images[i : i + 1], images)[0]
-        out.append(np.delete(row, i).max())
-    return np.array(out)
+    for first, mine in zip(range(0, len(images), BLOCK), _prepared(images, px), strict=True):
+        rows = _against(images, mine, px)
+        at = np.arange(rows.shape[1])
+        rows[first + at, at] = -np.inf  # each with itself
+        out.append(rows.max(0))
+    return np.concatenate(out)
 
 
 def retrievals(asked: Floats, control: Floats, k: int) -> Floats:
@@ -225,11 +229,6 @@ def _prepared(images: Images, px: int) -> Iterator[Windows]:
         yield windows(torch.from_numpy(grey).to(where)[:, None].float())
 
 
-def _whole(images: Images, px: int) -> Windows:
-    """Return all images, prepared: 40 kB each at 64 px."""
-    parts = list(_prepared(images, px))
-    return Windows(
-        torch.cat([part.grey for part in parts]),
-        torch.cat([part.mean for part in parts]),
-        torch.cat([part.square for part in parts]),
-    )
+def _against(images: Images, block: Windows, px: int) -> Floats:
+    """Return `ssims` of all images with a block, float64 (n, m); they are prepared anew for it."""
+    return np.concatenate([ssims(part, block) for part in _prepared(images, px)])

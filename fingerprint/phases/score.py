@@ -19,7 +19,6 @@ from fingerprint.membership_job import TEST, MembershipJob, Question, TaskData
 from fingerprint.phases import shadow
 
 VERSION = 1
-BAND = 512  # asked slices in one shard
 SCORES = "scores.parquet"
 WHERE = (
     "task",
@@ -76,7 +75,7 @@ def _bands(
     task: TaskData, part: str, question: Question, at: NDArray[np.int64], method: methods.Method
 ) -> Iterator[_Piece]:
     n = len(question.asked)
-    step = BAND if method.name in methods.BANDED else n
+    step = methods.BAND if method.name in methods.BANDED else n
     for first in range(0, n, step):
         mask = (np.arange(n) >= first) & (np.arange(n) < first + step)
         asked = replace(question, asked=taken(question.asked, mask))
