@@ -241,7 +241,7 @@ def test_every_long_command_can_be_sent_elsewhere(command, capsys):
 
 def test_flags_become_settings_of_the_run(sets, tmp_path, monkeypatch):
     asked = {}
-    monkeypatch.setattr(cli, "_run", lambda flow, plain, request, *rest: asked.update(request))
+    monkeypatch.setattr(chain, "audit_sets", lambda **given: asked.update(given))
     flags = ("--image", "body", "--mirror", "--keep-matrix", "--no-pose", "--sample", "5")
     cli.run(audit(sets, "novel", tmp_path / "a", *flags))
     assert asked["knobs"] == {
