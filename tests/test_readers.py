@@ -336,7 +336,7 @@ def test_an_unforeseen_error_names_its_kind_only(monkeypatch, tmp_path):
         def read(paths, options):
             raise KeyError("Name^Planted")
 
-    monkeypatch.setitem(child.FORMATS, "image", Format)
+    monkeypatch.setattr(child, "reading", {"image": Format}.get)
     why = child.stack_of([tmp_path], "image", OPTIONS, 0)
     assert (why.code, why.detail) == ("unreadable", "KeyError")
     with pytest.raises(Died) as caught:

@@ -24,15 +24,16 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
-from fingerprint.corpus import dicom, images, nifti
 from fingerprint.corpus.readers import FILES_PER_BUDGET, receive, send
 from fingerprint.corpus.scan import ReadOptions, Rejected, Stack
 
-FORMATS: dict[str, ModuleType] = {"dicom": dicom, "nifti": nifti, "image": images}
+FORMATS = {"image": "images", "nifti": "nifti", "dicom": "dicom"}  # what reads them, as asked
 OUT_OF_MEMORY = 3  # exit status, for whoever looks: the parent treats every end alike
 _HEAD = 4096
 _PR_SET_PDEATHSIG = 1
@@ -71,11 +72,14 @@ def sniff(path: Path) -> str:
         raise Rejected("empty_file")
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    if images.is_image(path, head):
-        return "image"
-    if nifti.is_nifti(path, head):
-        return "nifti"
-    return "dicom" if dicom.is_dicom(path, head) else "other"
+    each = (kind for kind in FORMATS if getattr(reading(kind), f"is_{kind}")(path, head))
+    return next(each, "other")
+
+
+@cache
+def reading(kind: str) -> ModuleType:
+    """Import what reads a format: nibabel and pydicom take longer than many a folder of images."""
+    return import_module(f"fingerprint.corpus.{FORMATS[kind]}")
 
 
 def headers_of(path: Path, options: ReadOptions) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def headers_of(path: Path, options: ReadOptions) -> dict[str, Any]:
         kind = sniff(path)
         if kind == "other":
             raise Rejected("unreadable", "neither DICOM nor NIfTI nor an image")
-        return {"headers": [asdict(h) for h in FORMATS[kind].headers(path, options)]}
+        return {"headers": [asdict(h) for h in reading(kind).headers(path, options)]}
     except Exception as error:
         return {"rejected": _coded(error)}
 
@@ -93,7 +97,7 @@ def stack_of(paths: list[Path], kind: str, options: ReadOptions, lost: int) -> S
     """Answer a request for one stack; after an unforeseen failure the parent tries each file."""
     more = {"lost": lost} if kind == "dicom" else {}
     try:
-        stack: Stack = FORMATS[kind].read(paths, options, **more)
+        stack: Stack = reading(kind).read(paths, options, **more)
     except Exception as error:
         return Rejected(*_coded(error))
     return stack
