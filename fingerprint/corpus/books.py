@@ -307,15 +307,17 @@ def _counts(column: pd.Series) -> dict[str, int]:
 def _frame(rows: Any, columns: Mapping[str, str]) -> pd.DataFrame:
     """Return these columns and no others, in this order; what is missing is blank."""
     frame = pd.DataFrame(rows).reset_index(drop=True)
-    data = {}
-    for name, kind in columns.items():
-        blank = _BLANK.get(kind, 0)
-        column = frame[name] if name in frame else pd.Series([blank]).repeat(len(frame))
-        missing = column.isna() & (kind != "float64")
-        if missing.any():
-            column = column.astype(object).where(~missing, blank)
-        data[name] = column.astype(kind).reset_index(drop=True)
-    return pd.DataFrame(data)
+    return pd.DataFrame({name: _column(frame, name, kind) for name, kind in columns.items()})
+
+
+def _column(frame: pd.DataFrame, name: str, kind: str) -> pd.Series:
+    blank = _BLANK.get(kind, 0)
+    if name not in frame:
+        return pd.Series(blank, index=frame.index, dtype=kind)
+    column = frame[name]
+    if kind != "float64" and (missing := column.isna()).any():
+        column = column.astype(object).where(~missing, blank)
+    return column.astype(kind)
 
 
 def _writable(column: pd.Series) -> NDArray[Any]:

@@ -232,7 +232,10 @@ def check_rejected(job: IngestJob) -> None:
 
 def rejected_paths(job: IngestJob) -> Iterator[tuple[Path, str, str]]:
     """Yield (path, code, detail) of what was rejected: for the terminal, never for a file."""
-    book = read_book(store.open_corpus(job.corpus))
+    corpus = store.open_corpus(job.corpus)
+    if not corpus.summary["rejected"]:
+        return  # a million rows need not be read to say so
+    book = read_book(corpus)
     refused = book.files[book.files["code"] != ""].set_index("token")
     for file in job.files:
         if file.token in refused.index:
