@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
@@ -50,7 +49,6 @@ def limits(kinds: Mapping[str, Sequence[Bar]]) -> str:
     with mpl.rc_context(RC | {"axes.grid.axis": "x", "axes.spines.left": False}):
         height = BAR_IN * (bars + GAP * len(kinds)) + 0.6
         figure = Figure(figsize=(5.4, height), layout="constrained")
-        FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.set_axisbelow(True)
         at, places, labels = 0.0, list[float](), list[str]()

@@ -60,7 +60,6 @@ DOTS = 2000  # dots of a set that are drawn; more would only make the page large
 
 def _figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=SIZE_IN, layout="constrained")
-    FigureCanvasSVG(figure)
     return figure, figure.add_subplot()
 
 
@@ -68,7 +67,8 @@ def _svg(figure: Figure, name: str) -> str:
     """Return the drawing as an element to stand inside a page: own ids, no prolog, no metadata."""
     out = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        # not savefig, which lays everything out twice, for the same bytes
+        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.S)
