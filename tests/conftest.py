@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,12 @@ import pytest
 
 from fingerprint.corpus.identity import Key
 
+if find_spec("hypothesis"):  # a machine that is lent for its GPU may lack it
+    from hypothesis import settings
+
+    # no test is timed: a busy machine is no failure
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 # an audit of these tests registers two patients of each query, one of them elastically: every path
 # is walked, in a tenth of the time; what registers more says so
 os.environ.setdefault("FINGERPRINT_REGISTER_PATIENTS", "2")

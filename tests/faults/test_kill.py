@@ -119,7 +119,9 @@ def test_killed_audit_gives_the_same_result_when_run_again(phase, done, whole, t
 
 PLACES = [
     {"TZ": "Asia/Tokyo", "LC_ALL": "C"},
-    {"TZ": "America/St_Johns", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"},
+    pytest.param(
+        {"TZ": "America/St_Johns", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}, marks=pytest.mark.slow
+    ),
 ]
 
 
