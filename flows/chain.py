@@ -1,4 +1,4 @@
-"""The chains of commands as plain functions: an ingest, an audit. Prefect wraps these, unchanged.
+"""The chains of commands as plain functions, which Prefect wraps unchanged.
 
 `How` says where shards go, who is told, and what is put around a phase: nothing under ``--plain``,
 a task run in a flow. Parameters are paths and names as text, fit to be read in a list of runs.
