@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from fingerprint.membership.similarity import Noise, Similarity
 from fingerprint.membership.split import folds_of
 from fingerprint.membership.texture import Texture
 from fingerprint.membership.vcmi import Vcmi
-from fingerprint.membership_job import TEST
+from fingerprint.membership_job import TEST, MembershipJob, Sets
 from fingerprint.models.recipe import Recipe
+from fingerprint.phases import shadow
 from fingerprint.settings import METHODS, Settings
 from fingerprint.verify import verify
 from flows.cli import run as command
@@ -161,6 +163,19 @@ def test_two_tasks_side_by_side_without_labels(tmp_path: Path) -> None:
     lines = (tmp_path / "out" / "GAN 1" / "submission_density.csv").read_text().splitlines()
     assert lines[0] == "name,label"
     assert lines[1].startswith("slice_000.png,")
+    each_trains_its_own(tmp_path / "out", found["tasks"])
+
+
+def each_trains_its_own(out: Path, tasks: list[str]) -> None:
+    """Tasks may share their real slices: one shard for two models would leave one without."""
+    sets = [
+        Sets(name, *({r.name: r for r in side.iterdir()} for side in sides))
+        for name in tasks
+        for sides in [[out / "corpora" / name / side for side in ("dev", "test")]]
+    ]
+    job = MembershipJob(out, tuple(sets), Settings(**tomllib.loads(TINY)), {})
+    keys = [one.key for one in shadow.plan(job)]
+    assert len(set(keys)) == len(keys) == 2 * (2 * 3 + 1)
 
 
 def test_labels_beside_the_slices_count_as_labels(tmp_path: Path) -> None:

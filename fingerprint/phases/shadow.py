@@ -67,10 +67,13 @@ def _shadows(job: MembershipJob, task: TaskData, part: str) -> Iterator[_Trainin
     for shadow in (make(job.settings, task.px, folder) for make in made):
         if shadow is None:
             continue
-        depends = {"slices": slices.digest, "recipe": asdict(shadow.recipe), "n": shadow.count}
-        one = ledger.shard("shadow", VERSION, depends, train_shadow, shadow, slices)
-        train.forget_unless_kept(job.ledger, one, shadow.folder)
         name = f"{task.sets.name}/{part}/{shadow.folder.name}"
+        depends = {"slices": slices.digest, "recipe": asdict(shadow.recipe), "n": shadow.count}
+        # by name too: tasks may share their slices, and each looks for the model in its own folder
+        one = ledger.shard(
+            "shadow", VERSION, depends | {"name": name}, train_shadow, shadow, slices
+        )
+        train.forget_unless_kept(job.ledger, one, shadow.folder)
         yield _Training(name, shadow.folder, shadow.recipe.steps, one)
 
 
@@ -78,10 +81,11 @@ def _mae(job: MembershipJob, task: TaskData) -> _Training:
     recipe, folder = methods.mae_recipe(job.settings, task.px), job.models(task, methods.MAE)
     corpora = task.corpora["dev"]
     images = whole([corpora[GENERATED], *(corpora[r] for r in corpora if r != GENERATED)], task.px)
-    depends = {"images": images.digest, "recipe": asdict(recipe)}
+    name = f"{task.sets.name}/{methods.MAE}"
+    depends = {"images": images.digest, "recipe": asdict(recipe), "name": name}
     one = ledger.shard("shadow", VERSION, depends, train_mae, recipe, folder, images)
     train.forget_unless_kept(job.ledger, one, folder)
-    return _Training(f"{task.sets.name}/{methods.MAE}", folder, recipe.steps, one)
+    return _Training(name, folder, recipe.steps, one)
 
 
 def steps(job: MembershipJob) -> Callable[[], tuple[int, int]]:
