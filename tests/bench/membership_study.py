@@ -16,7 +16,6 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,11 +107,9 @@ def world_of(
 
 def asked(folder: Path, how: How) -> dict[str, Any]:
     """Run every method on a world."""
-    began = time.monotonic()
     where = [str(folder / name) for name in ("dev", "test", "out")]
     chain.membership_of(*where, knobs=dict(how.knobs), how=chain.How("serial"))
-    found = json.loads((folder / "out" / "metrics.json").read_bytes())
-    return found | {"minutes": (time.monotonic() - began) / 60}
+    return dict(json.loads((folder / "out" / "metrics.json").read_bytes()))
 
 
 def curves(found: Mapping[int, Mapping[str, Any]], metric: str) -> str:
@@ -152,9 +149,6 @@ def page(name: str, found: Mapping[int, Mapping[str, Any]]) -> Iterator[str]:
         for size, one in found.items():
             cells = [_cell(one[method].get(metric)) for method in METHODS]
             yield f"| {size} | {one['copied'][1]:.2f} | {' | '.join(cells)} |"
-    yield ""
-    minutes = ", ".join(f"{one['minutes']:.0f}" for one in found.values())
-    yield f"Minutes of every run of the command: {minutes}."
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
