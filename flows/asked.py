@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fingerprint.membership import memory, methods
-from fingerprint.membership.folders import Task
 from fingerprint.membership_run import Membership, find
-from fingerprint.search.tiling import BASE_BYTES
 from fingerprint.settings import Settings
 
 
@@ -24,15 +22,21 @@ def of_membership(dev: str, test: str, settings: Settings, cluster: str) -> dict
     needed: list[int] = []
     found = find(Path(dev), Path(test), settings)
     for task in found:
-        for side, folders in (("dev", task.dev), ("test", task.test)):
-            counts = {role: _files(folder) for role, folder in folders.items()}
-            told[f"{task.name}.{side}"] = ", ".join(f"{n:,} {role}" for role, n in counts.items())
-        generated, asked = (
-            _files(task.test["generated"]),
-            sum(_files(task.test[role]) for role in task.asked),
+        dev, test = (
+            {role: _files(folder) for role, folder in folders.items()}
+            for folders in (task.dev, task.test)
         )
-        told[f"pairs.{task.name}"] = generated * asked
-        needed.append(_memory(task, settings))
+        for side, counts in (("dev", dev), ("test", test)):
+            told[f"{task.name}.{side}"] = ", ".join(f"{n:,} {role}" for role, n in counts.items())
+        asked = sum(test[role] for role in task.asked)
+        told[f"pairs.{task.name}"] = test["generated"] * asked
+        largest = memory.Counts(
+            max(dev["used"] + dev["not_used"], asked),
+            max(dev["generated"], test["generated"]),
+            dev["not_used"],
+            settings.size_px,  # at most: no image is read
+        )
+        needed.append(memory.refuse_more(task.name, largest, settings))
     parts = settings.folds + 1
     kinds = 2 - (settings.same_kind == "none")
     trained = parts * kinds if "texture" in settings.methods else 0
@@ -45,27 +49,6 @@ def of_membership(dev: str, test: str, settings: Settings, cluster: str) -> dict
     told["memory.worker_bytes"] = max(needed)
     told["memory.worker_limit_bytes"] = int(settings.memory_gib * 2**30)
     return told
-
-
-def _memory(task: Task, settings: Settings) -> int:
-    """Return what a worker needs at most, trainings apart; images are taken to be of `size_px`.
-
-    Raises
-    ------
-    ValueError
-        More than ``memory_gib``.
-    """
-    counts = memory.Counts(
-        max(
-            _files(task.dev["used"]) + _files(task.dev["not_used"]),
-            sum(_files(task.test[role]) for role in task.asked),
-        ),
-        max(_files(side["generated"]) for side in (task.dev, task.test)),
-        _files(task.dev["not_used"]),
-        settings.size_px,
-    )
-    memory.refuse_more(task.name, counts, settings)
-    return BASE_BYTES + max(memory.bytes_needed(counts, settings).values(), default=0)
 
 
 def _files(folder: Path) -> int:

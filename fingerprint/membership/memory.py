@@ -45,8 +45,8 @@ def bytes_needed(counts: Counts, settings: Settings) -> dict[str, int]:
     return {name: _NEED[name](counts, settings) for name in run}
 
 
-def refuse_more(task: str, counts: Counts, settings: Settings) -> None:
-    """Refuse a task that does not fit into a worker.
+def refuse_more(task: str, counts: Counts, settings: Settings) -> int:
+    """Return the largest memory of a worker, libraries included; refuse a task that needs more.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def refuse_more(task: str, counts: Counts, settings: Settings) -> None:
     """
     need = bytes_needed(counts, settings)
     if not need:
-        return
+        return BASE_BYTES
     name = max(need, key=need.__getitem__)
     total = BASE_BYTES + need[name]
     if total > settings.memory_gib * 2**30:
@@ -64,6 +64,7 @@ def refuse_more(task: str, counts: Counts, settings: Settings) -> None:
             f"memory_gib: {name} of task {task} needs {total / 2**30:.2f} GiB, the limit is "
             f"{settings.memory_gib:g}; {lower}raise memory_gib, or leave it out of methods"
         )
+    return total
 
 
 def _similarity(c: Counts, s: Settings) -> int:
